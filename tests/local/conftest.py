@@ -1,0 +1,61 @@
+"""A real server process per test session (and per xdist worker), driven by plain boto3 clients."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LocalServer:
+    """A running ``python -m local --no-deploy`` and clients for it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.endpoint = f"http://localhost:{port}"
+
+    def client(self, service: str, **config: Any) -> Any:
+        return boto3.session.Session().client(
+            service,  # type: ignore[call-overload]
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(s3={"addressing_style": "path"}, **config),
+        )
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[LocalServer]:
+    """Start the empty embedded AWS once per session."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "local", "--no-deploy", "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == "ready":
+            break
+    else:
+        pytest.fail(f"python -m local ended with {process.wait()} before it was ready")
+    yield LocalServer(port)
+    process.terminate()
+    assert process.wait(timeout=20) == 0
