@@ -1,12 +1,26 @@
-"""The events adapters of the embedded AWS."""
+"""Events on the embedded AWS: buses, schedules, alarms, bucket notifications and topics that deliver."""
 
 from __future__ import annotations
 
 from local.context import LocalAws
 
+_BUSES = "event_buses"
+"""Under this name the buses hang on the :class:`LocalAws`, for :func:`emit`."""
+
 
 def install(aws: LocalAws) -> None:
-    """Hook the adapters into moto."""
+    """Make moto's events, buckets, alarms, schedules and topics deliver."""
+    from local.events.bus import EventBuses
+    from local.events.delivery import Deliverer
+    from local.events.s3_notifications import BucketNotifications
+    from local.events.timers import Timers
+
+    timers = Timers(aws)
+    deliverer = Deliverer(aws, timers)
+    buses = EventBuses(aws, deliverer)
+    buses.install()
+    BucketNotifications(aws, buses, deliverer).install()
+    vars(aws)[_BUSES] = buses
 
 
 def emit(
@@ -20,4 +34,10 @@ def emit(
     bus: str = "default",
 ) -> str:
     """Put one event on a bus as the AWS service ``source`` and return its id."""
-    raise NotImplementedError
+    where = region or aws.region
+    buses = vars(aws)[_BUSES]
+    event = buses.new_event(
+        source, detail_type, resources, dict(detail), region=where, account=aws.account_id
+    )
+    buses.publish(event, bus, account=aws.account_id, region=where)
+    return str(event["id"])
