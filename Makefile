@@ -1,0 +1,90 @@
+# Every target sets up what it needs. Start with `make demo` or `make test`.
+PYTHON ?= python3
+PORT ?= 4566
+STACK ?= truthloop
+VENV := .venv
+BIN := $(VENV)/bin
+# The locks are complete, so pip need not resolve anything: --no-deps, and every file by its hash.
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo local test test-lambda-python lint types bench build deploy pipeline lock clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+install: $(VENV)/.demo ## Make .venv with what the demo needs, and the truthloop command
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Truthloop needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Install one and name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Setting up $(VENV) (once; a few minutes on a slow network)"
+	@$(PYTHON) -m venv $(VENV) && touch $@
+
+$(VENV)/.demo: $(VENV)/.python requirements/demo.txt requirements/torch.txt pyproject.toml
+	@echo "Installing what the demo needs"
+	@$(BIN)/python $(PIP_INSTALL) requirements/demo.txt
+	@$(BIN)/python requirements/install_torch.py
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+	@echo "Installing what the tests need"
+	@$(BIN)/python $(PIP_INSTALL) requirements/test.txt
+	@touch $@
+
+.venv-sam/.done: $(VENV)/.python requirements/sam.txt
+	@echo "Installing the SAM CLI into an environment of its own (it pins an older boto3)"
+	@$(PYTHON) -m venv .venv-sam && .venv-sam/bin/python $(PIP_INSTALL) requirements/sam.txt && touch $@
+
+.venv-sdk/.done: $(VENV)/.python requirements/sdk.txt
+	@echo "Installing the SageMaker SDK into an environment of its own (about 1 GB; it generates the pipeline)"
+	@$(PYTHON) -m venv .venv-sdk && .venv-sdk/bin/python $(PIP_INSTALL) requirements/sdk.txt && touch $@
+
+demo: install ## Play the whole loop once on this machine, from base set to better model
+	@$(BIN)/python -m demo
+
+local: install ## Keep the local AWS up on http://localhost:$(PORT), with the stack and the base set
+	@PORT=$(PORT) $(BIN)/python -m local
+
+test: $(VENV)/.test .venv-sam/.done .venv-sdk/.done lint types test-lambda-python ## Run every check and test
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Lambda runs Python 3.13: where this machine has one, the layer and the functions are tested on it too.
+test-lambda-python: $(VENV)/.test
+	@PYTHON313=$$($(BIN)/python requirements/find_python.py 3.13); \
+	if [ -z "$$PYTHON313" ]; then echo "No Python 3.13 here: the layer and the functions are tested on $$($(BIN)/python --version) only"; exit 0; fi; \
+	if [ ! -f .venv-3.13/.done ] || [ requirements/handlers.txt -nt .venv-3.13/.done ]; then \
+	  echo "Installing the handlers' test environment on Python 3.13"; \
+	  $$PYTHON313 -m venv .venv-3.13 && .venv-3.13/bin/python $(PIP_INSTALL) requirements/handlers.txt && touch .venv-3.13/.done || exit 1; \
+	fi; \
+	.venv-3.13/bin/python -m pytest -q tests/unit tests/handlers
+
+lint: $(VENV)/.test ## Run ruff, cfn-lint and hadolint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/cfn-lint template.yaml containers/pipeline/template.yaml
+	@$(BIN)/hadolint containers/*/Dockerfile
+
+types: $(VENV)/.test ## Run mypy in strict mode
+	@$(BIN)/mypy layers/common/truthloop local demo cli containers requirements
+	@for function in functions/*/app.py; do MYPYPATH=layers/common $(BIN)/mypy $$function || exit 1; done
+
+bench: $(VENV)/.test ## Run the benchmarks; each prints ratios beside its peer or floor
+	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+build: .venv-sam/.done ## Build what is deployed (sam build), with any host Python
+	@.venv-sam/bin/sam build
+
+deploy: build ## Deploy to the AWS account that your credentials name (sam deploy)
+	@.venv-sam/bin/sam deploy --stack-name $(STACK)
+
+pipeline: .venv-sdk/.done ## Generate the pipeline definition from containers/pipeline/definition.py
+	@.venv-sdk/bin/python -m containers.pipeline.definition
+
+lock: $(VENV)/.python ## Lock the newest allowed version of every dependency, with hashes
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
+	@build/lock/bin/python requirements/lock.py
+
+clean: ## Delete everything that make has made
+	@rm -rf .venv .venv-sam .venv-sdk .venv-3.13 .aws-sam build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
