@@ -10,6 +10,7 @@ _BUSES = "event_buses"
 
 def install(aws: LocalAws) -> None:
     """Make moto's events, buckets, alarms, schedules and topics deliver."""
+    from local.events.alarms import Alarms
     from local.events.bus import EventBuses
     from local.events.delivery import Deliverer
     from local.events.s3_notifications import BucketNotifications
@@ -20,6 +21,7 @@ def install(aws: LocalAws) -> None:
     buses = EventBuses(aws, deliverer)
     buses.install()
     BucketNotifications(aws, buses, deliverer).install()
+    Alarms(aws, buses, deliverer, timers).install()
     vars(aws)[_BUSES] = buses
 
 
