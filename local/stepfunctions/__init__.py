@@ -1,4 +1,8 @@
-"""The stepfunctions adapters of the embedded AWS."""
+"""Step Functions of the embedded AWS: moto keeps the state machines, this package runs them.
+
+The interpreter is ours because moto's needs a thread for each waiting task, parses the definition anew for
+each execution, and lacks JSONata; docs/decisions.md has the comparison.
+"""
 
 from __future__ import annotations
 
@@ -6,4 +10,8 @@ from local.context import LocalAws
 
 
 def install(aws: LocalAws) -> None:
-    """Hook the adapters into moto."""
+    """Attach the engine to moto."""
+    from local.stepfunctions.api import install as install_api
+    from local.stepfunctions.execution import Engine
+
+    install_api(Engine(aws))

@@ -1,0 +1,495 @@
+"""Find what is wrong with a state machine definition before it runs, as CreateStateMachine does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from local.stepfunctions import choice, intrinsics, jsonata
+from local.stepfunctions.errors import RESERVED
+from local.stepfunctions.paths import check_path, reference_steps
+from local.stepfunctions.resource import parse_resource
+from local.stepfunctions.shapes import UnknownIntegrationError
+from local.stepfunctions.waiting import parse_timestamp
+
+TERMINAL = frozenset({"Succeed", "Fail"})
+_LANGUAGES = ("JSONPath", "JSONata")
+_COMMON = {"Type", "Comment", "QueryLanguage"}
+_FLOW = {"Next", "End"}
+_JSONPATH_IO = {"InputPath", "OutputPath"}
+_FAILING = {"Retry", "Catch"}
+
+_BOTH: dict[str, set[str]] = {
+    "Pass": {"Assign"} | _FLOW,
+    "Task": {"Resource", "TimeoutSeconds", "HeartbeatSeconds", "Credentials", "Assign"} | _FLOW | _FAILING,
+    "Choice": {"Choices", "Default", "Assign"},
+    "Wait": {"Seconds", "Timestamp", "Assign"} | _FLOW,
+    "Succeed": set(),
+    "Fail": {"Error", "Cause"},
+    "Parallel": {"Branches", "Assign"} | _FLOW | _FAILING,
+    "Map": {
+        "ItemProcessor",
+        "Iterator",
+        "ItemReader",
+        "ItemSelector",
+        "ItemBatcher",
+        "ResultWriter",
+        "MaxConcurrency",
+        "ToleratedFailureCount",
+        "ToleratedFailurePercentage",
+        "Label",
+        "Assign",
+    }
+    | _FLOW
+    | _FAILING,
+}
+_RESULT = {"Parameters", "ResultSelector", "ResultPath"}
+_JSONPATH: dict[str, set[str]] = {
+    "Pass": {"Result", "ResultPath", "Parameters"} | _JSONPATH_IO,
+    "Task": {"TimeoutSecondsPath", "HeartbeatSecondsPath"} | _RESULT | _JSONPATH_IO,
+    "Choice": _JSONPATH_IO,
+    "Wait": {"SecondsPath", "TimestampPath"} | _JSONPATH_IO,
+    "Succeed": _JSONPATH_IO,
+    "Fail": {"ErrorPath", "CausePath", "InputPath"},
+    "Parallel": _RESULT | _JSONPATH_IO,
+    "Map": {
+        "ItemsPath",
+        "MaxConcurrencyPath",
+        "ToleratedFailureCountPath",
+        "ToleratedFailurePercentagePath",
+    }
+    | _RESULT
+    | _JSONPATH_IO,
+}
+_JSONATA: dict[str, set[str]] = {
+    "Pass": {"Output"},
+    "Task": {"Arguments", "Output"},
+    "Choice": {"Output"},
+    "Wait": {"Output"},
+    "Succeed": {"Output"},
+    "Fail": set(),
+    "Parallel": {"Arguments", "Output"},
+    "Map": {"Items", "Output"},
+}
+_TEMPLATES = ("Parameters", "ResultSelector", "ItemSelector", "Assign")
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One thing that is wrong, in the form of ValidateStateMachineDefinition."""
+
+    code: str
+    message: str
+    location: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message} at {self.location}"
+
+
+def diagnose_text(text: str) -> list[Diagnostic]:
+    """Return everything wrong with a definition as JSON text."""
+    try:
+        definition = json.loads(text)
+    except ValueError as error:
+        return [Diagnostic("INVALID_JSON_DESCRIPTION", f"The definition is not JSON: {error}", "/")]
+    if not isinstance(definition, dict):
+        return [Diagnostic("INVALID_JSON_DESCRIPTION", "The definition must be a JSON object", "/")]
+    return diagnose(definition)
+
+
+def diagnose(definition: Mapping[str, Any]) -> list[Diagnostic]:
+    """Return everything wrong with a definition; an empty list means that it can run."""
+    language = definition.get("QueryLanguage", "JSONPath")
+    found = list(_machine(definition, language, "", top=True))
+    names: dict[str, str] = {}
+    for where, name in _state_names(definition, ""):
+        if name in names:
+            found.append(Diagnostic("DUPLICATE_STATE_NAME", f"Duplicate state name: {name}", where))
+        names[name] = where
+    return found
+
+
+def _schema(message: str, where: str) -> Diagnostic:
+    return Diagnostic("SCHEMA_VALIDATION_FAILED", message, where or "/")
+
+
+def _nested(state: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the machines inside a state with their place."""
+    branches = state.get("Branches")
+    for index, branch in enumerate(branches if isinstance(branches, list) else ()):
+        if isinstance(branch, dict):
+            yield f"Branches[{index}]", branch
+    for key in ("ItemProcessor", "Iterator"):
+        if isinstance(state.get(key), dict):
+            yield key, state[key]
+
+
+def _state_names(machine: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    states = machine.get("States")
+    for name, state in states.items() if isinstance(states, dict) else ():
+        yield f"{where}/States/{name}", name
+        if isinstance(state, dict):
+            for place, inner in _nested(state):
+                yield from _state_names(inner, f"{where}/States/{name}/{place}")
+
+
+def _machine(
+    machine: Mapping[str, Any], language: Any, where: str, *, top: bool = False
+) -> Iterator[Diagnostic]:
+    if language not in _LANGUAGES:
+        yield _schema(
+            f"QueryLanguage must be JSONPath or JSONata, not {language!r}", f"{where}/QueryLanguage"
+        )
+        return
+    known = {"Comment", "StartAt", "States", "QueryLanguage"} | (
+        {"TimeoutSeconds", "Version"} if top else {"ProcessorConfig"}
+    )
+    for key in machine:
+        if key not in known:
+            yield _schema(f"Field '{key}' is not supported", f"{where}/{key}")
+    states = machine.get("States")
+    if not isinstance(states, dict) or not states:
+        yield _schema("The field 'States' must be an object with at least one state", f"{where}/States")
+        return
+    limit = machine.get("TimeoutSeconds")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        yield _schema("The field 'TimeoutSeconds' must be a positive integer", f"{where}/TimeoutSeconds")
+    start = machine.get("StartAt")
+    if start not in states:
+        yield Diagnostic(
+            "MISSING_TRANSITION_TARGET", f"Missing 'StartAt' target: {start}", f"{where}/StartAt"
+        )
+    for name, state in states.items():
+        place = f"{where}/States/{name}"
+        if not isinstance(state, dict):
+            yield _schema("A state must be an object", place)
+        elif len(name) > 80:
+            yield _schema("A state name has at most 80 characters", place)
+        else:
+            yield from _state(state, language, states, place)
+    yield from _reachability(machine, where)
+
+
+def targets(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names of the states that may follow, each with the field that names it."""
+    for key in ("Next", "Default"):
+        if key in state:
+            yield key, state[key]
+    for key in ("Choices", "Catch"):
+        rules = state.get(key)
+        for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+            if isinstance(rule, dict) and "Next" in rule:
+                yield f"{key}[{index}]/Next", rule["Next"]
+
+
+def _reachability(machine: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    states = machine["States"]
+    seen: set[str] = set()
+    ahead = [machine.get("StartAt")]
+    while ahead:
+        name = ahead.pop()
+        if isinstance(name, str) and name in states and name not in seen and isinstance(states[name], dict):
+            seen.add(name)
+            ahead.extend(target for _, target in targets(states[name]))
+    if not seen:
+        return
+    for name in states:
+        if name not in seen:
+            yield Diagnostic(
+                "UNREACHABLE_STATE", f'State "{name}" is not reachable', f"{where}/States/{name}"
+            )
+    if not any(states[name].get("End") is True or states[name].get("Type") in TERMINAL for name in seen):
+        yield Diagnostic("NO_TERMINAL_STATE", "No state ends the state machine", f"{where}/States")
+
+
+def _state(state: Mapping[str, Any], machine_language: str, states: Any, where: str) -> Iterator[Diagnostic]:
+    kind = state.get("Type")
+    if kind not in _BOTH:
+        yield _schema(f"The state type {kind!r} is not one of {', '.join(_BOTH)}", f"{where}/Type")
+        return
+    language = state.get("QueryLanguage", machine_language)
+    if language not in _LANGUAGES or (machine_language == "JSONata" and language == "JSONPath"):
+        yield _schema(f"QueryLanguage {language!r} is not supported here", f"{where}/QueryLanguage")
+        return
+    own, other = (_JSONATA, _JSONPATH) if language == "JSONata" else (_JSONPATH, _JSONATA)
+    known = _COMMON | _BOTH[kind] | own[kind]
+    for key in state:
+        if key not in known:
+            reason = f" under QueryLanguage {language}" if key in other[kind] else ""
+            yield _schema(f"Field '{key}' is not supported for state type '{kind}'{reason}", f"{where}/{key}")
+    if kind not in TERMINAL | {"Choice"} and ("Next" in state) == (state.get("End") is True):
+        yield _schema("These fields are required: exactly one of 'Next' and 'End: true'", where)
+    for key, target in targets(state):
+        if not isinstance(target, str) or target not in states:
+            yield Diagnostic(
+                "MISSING_TRANSITION_TARGET", f"Missing '{key}' target: {target}", f"{where}/{key}"
+            )
+    if kind in _CHECKS:
+        yield from _CHECKS[kind](state, language, where)
+    yield from _failing(state, language, where)
+    if language == "JSONata":
+        yield from _expressions(state, where)
+    else:
+        yield from _paths(state, where)
+    for place, inner in _nested(state):
+        yield from _machine(inner, inner.get("QueryLanguage", machine_language), f"{where}/{place}")
+
+
+def _failing(state: Mapping[str, Any], language: str, where: str) -> Iterator[Diagnostic]:
+    for field in ("Retry", "Catch"):
+        rules = state.get(field, [])
+        if not isinstance(rules, list):
+            yield _schema(f"The field '{field}' must be an array", f"{where}/{field}")
+            continue
+        for index, rule in enumerate(rules):
+            place = f"{where}/{field}[{index}]"
+            names = rule.get("ErrorEquals") if isinstance(rule, dict) else None
+            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+                yield _schema(
+                    "'ErrorEquals' must be a non-empty array of error names", f"{place}/ErrorEquals"
+                )
+                continue
+            for name in names:
+                if name.startswith("States.") and name not in RESERVED:
+                    yield _schema(f"'{name}' is not a reserved error name", f"{place}/ErrorEquals")
+            if "States.ALL" in names and (len(names) > 1 or index < len(rules) - 1):
+                yield _schema("'States.ALL' must appear alone and in the last rule", f"{place}/ErrorEquals")
+            allowed = (
+                {
+                    "ErrorEquals",
+                    "IntervalSeconds",
+                    "MaxAttempts",
+                    "BackoffRate",
+                    "MaxDelaySeconds",
+                    "JitterStrategy",
+                    "Comment",
+                }
+                if field == "Retry"
+                else {"ErrorEquals", "Next", "Assign", "Comment"}
+                | ({"Output"} if language == "JSONata" else {"ResultPath"})
+            )
+            for key in rule:
+                if key not in allowed:
+                    yield _schema(
+                        f"Field '{key}' is not supported in {field} under {language}", f"{place}/{key}"
+                    )
+            if field == "Catch" and "Next" not in rule:
+                yield _schema("These fields are required: [Next]", place)
+            if field == "Retry":
+                yield from _retrier(rule, place)
+
+
+def _retrier(rule: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    for key, least, kinds in (
+        ("IntervalSeconds", 1, (int,)),
+        ("MaxAttempts", 0, (int,)),
+        ("MaxDelaySeconds", 1, (int,)),
+        ("BackoffRate", 1, (int, float)),
+    ):
+        value = rule.get(key, least)
+        if isinstance(value, bool) or not isinstance(value, kinds) or value < least:
+            yield _schema(f"'{key}' must be a number of at least {least}, not {value!r}", f"{where}/{key}")
+    if rule.get("JitterStrategy", "NONE") not in ("NONE", "FULL"):
+        yield _schema("'JitterStrategy' must be NONE or FULL", f"{where}/JitterStrategy")
+    interval = rule.get("IntervalSeconds", 1)
+    if isinstance(interval, int) and rule.get("MaxDelaySeconds", interval + 1) <= interval:
+        yield _schema("'MaxDelaySeconds' must be greater than 'IntervalSeconds'", f"{where}/MaxDelaySeconds")
+
+
+def _check_task(state: Mapping[str, Any], language: str, where: str) -> Iterator[Diagnostic]:
+    resource = state.get("Resource")
+    if not isinstance(resource, str):
+        yield _schema("These fields are required: [Resource]", where)
+        return
+    try:
+        parse_resource(resource)
+    except UnknownIntegrationError as error:
+        yield _schema(str(error), f"{where}/Resource")
+    for name in ("TimeoutSeconds", "HeartbeatSeconds"):
+        value = state.get(name)
+        if value is None or (language == "JSONata" and jsonata.is_expression(value)):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            yield _schema(f"The field '{name}' must be a positive integer, not {value!r}", f"{where}/{name}")
+    beat, limit = state.get("HeartbeatSeconds"), state.get("TimeoutSeconds")
+    if isinstance(beat, int) and isinstance(limit, int) and beat >= limit:
+        yield _schema("'HeartbeatSeconds' must be less than 'TimeoutSeconds'", f"{where}/HeartbeatSeconds")
+
+
+def _check_wait(state: Mapping[str, Any], language: str, where: str) -> Iterator[Diagnostic]:
+    given = [key for key in ("Seconds", "SecondsPath", "Timestamp", "TimestampPath") if key in state]
+    if len(given) != 1:
+        yield _schema(
+            "A Wait state needs exactly one of Seconds, SecondsPath, Timestamp, TimestampPath", where
+        )
+        return
+    name, value = given[0], state[given[0]]
+    if language == "JSONata" and jsonata.is_expression(value):
+        return
+    if name == "Seconds" and (
+        isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 99_999_999
+    ):
+        yield _schema(f"'Seconds' must be an integer from 0 to 99999999, not {value!r}", f"{where}/Seconds")
+    if name == "Timestamp" and parse_timestamp(value) is None:
+        yield _schema(f"'Timestamp' must be an RFC 3339 timestamp, not {value!r}", f"{where}/Timestamp")
+
+
+def _check_choice(state: Mapping[str, Any], language: str, where: str) -> Iterator[Diagnostic]:
+    rules = state.get("Choices")
+    if not isinstance(rules, list) or not rules:
+        yield _schema("These fields are required: [Choices]", where)
+        return
+    for index, rule in enumerate(rules):
+        place = f"{where}/Choices[{index}]"
+        if not isinstance(rule, dict):
+            yield _schema("A choice rule must be an object", place)
+            continue
+        if "Next" not in rule:
+            yield _schema("These fields are required: [Next]", place)
+        if language == "JSONata":
+            condition = rule.get("Condition")
+            if not isinstance(condition, bool) and not jsonata.is_expression(condition):
+                yield _schema("'Condition' must be a JSONata expression or a boolean", f"{place}/Condition")
+            unknown = set(rule) - {"Condition", "Next", "Assign", "Output", "Comment"}
+        else:
+            yield from _rule(rule, place)
+            unknown = {"Condition", "Output"} & set(rule)
+        for key in sorted(unknown):
+            yield _schema(f"Field '{key}' is not supported in a rule under {language}", f"{place}/{key}")
+
+
+def _rule(rule: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    for key in ("And", "Or"):
+        if key in rule:
+            parts = rule[key]
+            if not isinstance(parts, list) or not parts:
+                yield _schema(f"'{key}' must be a non-empty array of rules", f"{where}/{key}")
+                return
+            for index, inner in enumerate(parts):
+                yield from _rule(inner, f"{where}/{key}[{index}]")
+            return
+    if "Not" in rule:
+        yield from _rule(rule["Not"], f"{where}/Not")
+        return
+    operators = [key for key in rule if choice.is_operator(key)]
+    if len(operators) != 1:
+        yield _schema("A rule needs exactly one comparison operator", where)
+    variable = rule.get("Variable")
+    yield from _path(variable, f"{where}/Variable")
+    if operators and operators[0].endswith("Path"):
+        yield from _path(rule[operators[0]], f"{where}/{operators[0]}")
+
+
+def _check_parallel(state: Mapping[str, Any], _language: str, where: str) -> Iterator[Diagnostic]:
+    if not isinstance(state.get("Branches"), list) or not state["Branches"]:
+        yield _schema("These fields are required: [Branches]", where)
+
+
+def _check_map(state: Mapping[str, Any], language: str, where: str) -> Iterator[Diagnostic]:
+    processor = state.get("ItemProcessor", state.get("Iterator"))
+    if not isinstance(processor, dict):
+        yield _schema("These fields are required: [ItemProcessor]", where)
+        return
+    mode = processor.get("ProcessorConfig", {}).get("Mode", "INLINE")
+    if mode not in ("INLINE", "DISTRIBUTED"):
+        yield _schema(
+            f"'Mode' must be INLINE or DISTRIBUTED, not {mode!r}", f"{where}/ItemProcessor/ProcessorConfig"
+        )
+    if mode == "INLINE":
+        for key in (
+            "ItemReader",
+            "ItemBatcher",
+            "ResultWriter",
+            "ToleratedFailureCount",
+            "Label",
+            "ToleratedFailurePercentage",
+        ):
+            if key in state:
+                yield _schema(f"Field '{key}' needs a Map with Mode DISTRIBUTED", f"{where}/{key}")
+    if "ItemReader" in state and ("Items" in state or "ItemsPath" in state) and language == "JSONata":
+        yield _schema("Use either ItemReader or Items", f"{where}/Items")
+
+
+_CHECKS = {
+    "Task": _check_task,
+    "Wait": _check_wait,
+    "Choice": _check_choice,
+    "Parallel": _check_parallel,
+    "Map": _check_map,
+}
+
+
+def _inside(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a state that are its own, not those of machines inside it."""
+    for key, value in state.items():
+        if key not in ("Branches", "ItemProcessor", "Iterator"):
+            yield key, value
+
+
+def _expressions(state: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    for key, value in _inside(state):
+        for place, text in strings(value, f"{where}/{key}"):
+            if jsonata.is_expression(text):
+                try:
+                    jsonata.compile_expression(jsonata.source_of(text))
+                except Exception as error:
+                    yield _schema(
+                        f"The JSONata expression '{jsonata.source_of(text)}' does not parse: {error}", place
+                    )
+
+
+def strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Yield every string inside a JSON value with its place."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(item, f"{where}/{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings(item, f"{where}[{index}]")
+
+
+def _paths(state: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    for key, value in _inside(state):
+        if key == "ResultPath" and value is not None:
+            if not isinstance(value, str) or reference_steps(value) is None:
+                yield _schema(f"'{value}' is not a reference path", f"{where}/{key}")
+        elif key.endswith("Path") and value is not None:
+            yield from _path_or_intrinsic(value, f"{where}/{key}")
+        elif key in _TEMPLATES:
+            yield from _template(value, f"{where}/{key}")
+
+
+def _template(value: Any, where: str) -> Iterator[Diagnostic]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key.endswith(".$"):
+                yield from _path_or_intrinsic(item, f"{where}/{key}")
+            else:
+                yield from _template(item, f"{where}/{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _template(item, f"{where}[{index}]")
+
+
+def _path_or_intrinsic(value: Any, where: str) -> Iterator[Diagnostic]:
+    if isinstance(value, str) and value.startswith("States."):
+        try:
+            intrinsics.check_text(value)
+        except intrinsics.IntrinsicSyntaxError as error:
+            yield _schema(f"The value is not a valid intrinsic function: {error}", where)
+    else:
+        yield from _path(value, where)
+
+
+def _path(value: Any, where: str) -> Iterator[Diagnostic]:
+    if not isinstance(value, str):
+        yield _schema(f"The value must be a JSONPath, not {value!r}", where)
+        return
+    try:
+        check_path(value)
+    except ValueError as error:
+        yield _schema(f"The value '{value}' is not a valid JSONPath: {error}", where)

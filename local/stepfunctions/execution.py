@@ -1,0 +1,351 @@
+"""Executions and the one event loop that runs them all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import queue
+import secrets
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from local.context import LocalAws
+from local.events import emit
+from local.stepfunctions.activities import Activities
+from local.stepfunctions.errors import RUNTIME, TIMEOUT, ExecutionLimitError, StateError
+from local.stepfunctions.history import EVENT_LIMIT, History, compact, iso, now
+from local.stepfunctions.interpreter import Flow, run_flow
+
+log = logging.getLogger("local.stepfunctions")
+
+_LONGEST_CALL = 24 * 3600
+"""Seconds that a client waits for an answer; the state's own timeout ends a task earlier."""
+
+
+@dataclass
+class Machine:
+    """What an execution remembers of its state machine, whatever UpdateStateMachine does later."""
+
+    arn: str
+    name: str
+    definition: Mapping[str, Any]
+    role_arn: str
+    kind: str
+    account_id: str
+    region: str
+    logging: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Callback:
+    """A task that waits for its token."""
+
+    loop: asyncio.AbstractEventLoop
+    outcome: asyncio.Future[Any]
+    beats: asyncio.Event
+    machine_arn: str
+
+    def settle(self, value: Any = None, error: StateError | None = None) -> None:
+        """Finish the task from any thread."""
+
+        def act() -> None:
+            if not self.outcome.done():
+                if error is not None:
+                    self.outcome.set_exception(error)
+                else:
+                    self.outcome.set_result(value)
+
+        self.loop.call_soon_threadsafe(act)
+
+    def beat(self) -> None:
+        """Take a heartbeat from any thread."""
+        self.loop.call_soon_threadsafe(self.beats.set)
+
+
+class Execution:
+    """One run of a state machine, or of one child of a distributed Map."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        machine: Machine,
+        name: str,
+        arn: str,
+        text: str,
+        trace_header: str | None = None,
+        map_run_arn: str | None = None,
+    ) -> None:
+        self.engine = engine
+        self.machine = machine
+        self.name = name
+        self.execution_arn = arn
+        self.execution_input = text
+        self.trace_header = trace_header
+        self.map_run_arn = map_run_arn
+        self.map_runs: list[Any] = []
+        self.history = History(EVENT_LIMIT)
+        self.status = "RUNNING"
+        self.start_date = now()
+        self.stop_date: datetime | None = None
+        self.output: str | None = None
+        self.error: str | None = None
+        self.cause: str | None = None
+        self.finished = threading.Event()
+        self.done: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop_reason: tuple[str | None, str | None] | None = None
+
+    @property
+    def state_machine_arn(self) -> str:
+        """The ARN of the machine."""
+        return self.machine.arn
+
+    def context(self) -> dict[str, Any]:
+        """Return the context object as it is when the execution starts."""
+        return {
+            "Execution": {
+                "Id": self.execution_arn,
+                "Input": json.loads(self.execution_input),
+                "Name": self.name,
+                "RoleArn": self.machine.role_arn,
+                "StartTime": iso(self.start_date),
+                "RedriveCount": 0,
+            },
+            "StateMachine": {"Id": self.machine.arn, "Name": self.machine.name},
+        }
+
+    async def run(self) -> None:
+        """Run to the end; whatever happens, the execution gets a terminal status."""
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self.done = self.done or loop.create_future()
+        definition = self.machine.definition
+        flow = Flow(
+            execution=self,
+            states=definition["States"],
+            language=definition.get("QueryLanguage", "JSONPath"),
+            context=self.context(),
+        )
+        self.history.add(
+            "ExecutionStarted",
+            0,
+            {
+                "input": self.execution_input,
+                "inputDetails": {"truncated": False},
+                "roleArn": self.machine.role_arn,
+            },
+        )
+        flow.previous = 1
+        try:
+            if self._stop_reason is not None:
+                raise asyncio.CancelledError  # noqa: TRY301 - stopped before its first step
+            value = json.loads(self.execution_input)
+            async with asyncio.timeout(definition.get("TimeoutSeconds")) as limit:
+                result = await run_flow(flow, definition["StartAt"], value)
+            self.output = compact(result)
+            self._end("SUCCEEDED", flow, {"output": self.output, "outputDetails": {"truncated": False}})
+        except asyncio.CancelledError:
+            self.error, self.cause = self._stop_reason or (None, None)
+            self._end("ABORTED", flow, {"error": self.error, "cause": self.cause})
+        except TimeoutError:
+            if limit.expired():
+                self._end("TIMED_OUT", flow, {"error": TIMEOUT})
+            else:
+                self._crash(flow)
+        except StateError as error:
+            self._fail(flow, error.error, error.cause)
+        except ExecutionLimitError as error:
+            self._fail(flow, RUNTIME, str(error))
+        except Exception:
+            self._crash(flow)
+
+    def _crash(self, flow: Flow) -> None:
+        log.exception("the interpreter failed in the execution %s", self.execution_arn)
+        self._fail(flow, RUNTIME, "The interpreter failed: the server's log has the traceback")
+
+    def _fail(self, flow: Flow, error: str | None, cause: str | None) -> None:
+        self.error, self.cause = error, cause
+        self._end("FAILED", flow, {"error": error, "cause": cause})
+
+    def _end(self, status: str, flow: Flow, details: dict[str, Any]) -> None:
+        kind = {"TIMED_OUT": "TimedOut"}.get(status, status.capitalize())
+        self.history.add(f"Execution{kind}", flow.previous, details)
+        self.stop_date = self.history.events[-1]["timestamp"]
+        self.status = status
+        if self.done is not None and not self.done.done():
+            self.done.set_result(None)
+        self.finished.set()
+        self.engine.announce(self)
+
+    def stop(self, error: str | None, cause: str | None) -> None:
+        """Abort from any thread and wait until the execution has ended."""
+
+        def act() -> None:
+            if not self.finished.is_set():
+                self._stop_reason = (error, cause)
+                if self._task is not None:
+                    self._task.cancel()
+
+        self.engine.loop.call_soon_threadsafe(act)
+        self.finished.wait(10)
+
+    async def join(self) -> None:
+        """Wait, on the engine's loop, until the execution has ended."""
+        if not self.finished.is_set():
+            self.done = self.done or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.done)
+
+
+class Engine:
+    """All executions of the embedded AWS, on one event loop in one thread."""
+
+    def __init__(self, aws: LocalAws) -> None:
+        self.aws = aws
+        self.loop = asyncio.new_event_loop()
+        self.executions: dict[str, Execution] = {}
+        self.children: dict[str, list[Execution]] = {}
+        self.map_runs: dict[str, Any] = {}
+        self.callbacks: dict[str, Callback] = {}
+        self.settled: set[str] = set()
+        self.activities = Activities()
+        self.lock = threading.RLock()
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._events: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run_loop, name="stepfunctions", daemon=True).start()
+        threading.Thread(target=self._publish, name="stepfunctions-events", daemon=True).start()
+        aws.on_stop(self.close)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def close(self) -> None:
+        """Stop the loop; executions that still run end with the process."""
+        self._events.put(None)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def start(self, execution: Execution) -> None:
+        """Run an execution in the background."""
+        with self.lock:
+            self.executions[execution.execution_arn] = execution
+        self.announce(execution)
+        asyncio.run_coroutine_threadsafe(execution.run(), self.loop)
+
+    def client(self, service: str, region: str) -> Any:
+        """Return a client for a task; unlike those of LocalAws it waits as long as a task may take."""
+        with self.lock:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = boto3.session.Session().client(
+                    service,  # type: ignore[call-overload]
+                    region_name=region,
+                    endpoint_url=self.aws.endpoint,
+                    aws_access_key_id="local",
+                    aws_secret_access_key="local",  # noqa: S106 - moto takes any
+                    config=Config(
+                        retries={"total_max_attempts": 1},
+                        max_pool_connections=128,
+                        read_timeout=_LONGEST_CALL,
+                        inject_host_prefix=False,
+                        s3={"addressing_style": "path"},
+                    ),
+                )
+            return self._clients[service, region]
+
+    async def call(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run blocking work in a thread of its own, which never keeps the process alive."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+
+        def settle(setter: Callable[[Any], None], value: Any) -> None:
+            if not future.done():
+                setter(value)
+
+        def act() -> None:
+            try:
+                result = work(*args, **kwargs)
+            except Exception as error:
+                outcome: tuple[Callable[[Any], None], Any] = (future.set_exception, error)
+            else:
+                outcome = (future.set_result, result)
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(settle, *outcome)
+
+        threading.Thread(target=act, name="stepfunctions-task", daemon=True).start()
+        return await future
+
+    def new_callback(self, machine_arn: str) -> tuple[str, Callback]:
+        """Make a task token; call on the engine's loop."""
+        token = secrets.token_urlsafe(96)
+        callback = Callback(self.loop, self.loop.create_future(), asyncio.Event(), machine_arn)
+        with self.lock:
+            self.callbacks[token] = callback
+        return token, callback
+
+    def drop_callback(self, token: str) -> None:
+        """Forget a token whose task has ended, but remember that it was one."""
+        with self.lock:
+            self.callbacks.pop(token, None)
+            self.settled.add(token)
+
+    def child(self, parent: Execution, machine: Machine, value: Any, map_run_arn: str) -> Execution:
+        """Make a child execution of a distributed Map; the caller runs it."""
+        name = str(uuid.uuid4())
+        arn = machine.arn.replace(":stateMachine:", ":execution:") + f":{name}"
+        execution = Execution(self, machine, name, arn, compact(value), parent.trace_header, map_run_arn)
+        with self.lock:
+            self.executions[arn] = execution
+            self.children.setdefault(map_run_arn, []).append(execution)
+        return execution
+
+    def announce(self, execution: Execution) -> None:
+        """Queue the status-change event of a Standard execution, in order."""
+        if execution.machine.kind == "EXPRESS" or execution.map_run_arn is not None:
+            return
+        detail: dict[str, Any] = {
+            "executionArn": execution.execution_arn,
+            "stateMachineArn": execution.machine.arn,
+            "name": execution.name,
+            "status": execution.status,
+            "startDate": _millis(execution.start_date),
+            "stopDate": _millis(execution.stop_date),
+            "input": execution.execution_input,
+            "output": execution.output,
+            "inputDetails": {"included": True},
+            "outputDetails": {"included": True} if execution.output is not None else None,
+            "stateMachineVersionArn": None,
+            "stateMachineAliasArn": None,
+            "redriveCount": 0,
+            "redriveDate": None,
+            "redriveStatus": "NOT_REDRIVABLE",
+            "redriveStatusReason": None,
+            "error": execution.error,
+            "cause": execution.cause,
+        }
+        self._events.put((execution.execution_arn, detail, execution.machine.region))
+
+    def _publish(self) -> None:
+        while (item := self._events.get()) is not None:
+            arn, detail, region = item
+            try:
+                emit(
+                    self.aws,
+                    "aws.states",
+                    "Step Functions Execution Status Change",
+                    [arn],
+                    detail,
+                    region=region,
+                )
+            except Exception:
+                if not self.aws.stopping.is_set():
+                    log.exception("no status-change event for %s", arn)
+
+
+def _millis(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
