@@ -6,14 +6,14 @@ Other adapters invoke functions through the API, ``aws.client("lambda").invoke(.
 from __future__ import annotations
 
 from local.context import LocalAws
-from local.lambda_runtime import hooks
+from local.lambda_runtime import hooks, mappings
 from local.lambda_runtime.asynchronous import AsynchronousInvoker
 from local.lambda_runtime.service import LambdaService
 from local.lambda_runtime.settings import Settings
 
 
 def install(aws: LocalAws) -> None:
-    """Hook the adapters into moto.
+    """Install the workers, the asynchronous queue and the pollers into moto.
 
     Raises
     ------
@@ -23,5 +23,7 @@ def install(aws: LocalAws) -> None:
     service = LambdaService(aws, Settings.from_environment())
     asynchronous = AsynchronousInvoker(service)
     hooks.install(service, asynchronous)
+    pollers = mappings.install(service)
     aws.on_stop(service.stop)
     aws.on_stop(asynchronous.stop)
+    aws.on_stop(pollers.stop)

@@ -31,7 +31,7 @@ class QueuedEvent:
     Attributes
     ----------
     waited
-        Seconds of the queue's clock (see ``Settings.retry_minute``) that it has waited; running does not count.
+        Seconds of the queue's clock (``Settings.retry_minute``) that it has waited; running does not count.
     """
 
     account_id: str

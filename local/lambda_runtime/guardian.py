@@ -19,39 +19,35 @@ class Guardian:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipe = -1
         self._lock = threading.Lock()
 
     def watch(self, process_id: int) -> None:
         """End the process group ``process_id`` when this server disappears."""
         with self._lock:
             if self._process is None:
+                reader, self._pipe = os.pipe()
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", __file__],
-                    stdin=subprocess.PIPE,
+                    stdin=reader,
                     stdout=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-            self._tell(f"+{process_id}\n")
+                os.close(reader)
+            os.write(self._pipe, f"+{process_id}\n".encode())
 
     def forget(self, process_id: int) -> None:
         """Stop watching ``process_id``: it has ended."""
         with self._lock:
             if self._process is not None:
-                self._tell(f"-{process_id}\n")
-
-    def _tell(self, line: str) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.encode())
-        self._process.stdin.flush()
+                os.write(self._pipe, f"-{process_id}\n".encode())
 
     def stop(self) -> None:
         """End the guardian, and with it whatever is still watched."""
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
+            os.close(self._pipe)
             process.wait()
 
 

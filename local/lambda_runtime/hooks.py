@@ -205,9 +205,9 @@ def _validate(spec: dict[str, Any]) -> None:
     )
     if keys:
         raise InvalidParameterError(
-            "Lambda was unable to configure your environment variables because the environment variables you have "
-            "provided contains reserved keys that are currently not supported for modification. Reserved keys used "
-            f"in this request: {', '.join(keys)}"
+            "Lambda was unable to configure your environment variables because the environment variables "
+            "you have provided contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(keys)}"
         )
     target = (spec.get("DeadLetterConfig") or {}).get("TargetArn")
     if target and target.split(":")[2:3] not in (["sqs"], ["sns"]):

@@ -36,8 +36,8 @@ def find(runtime: str, configured: str = "") -> str:
         if not _is_usable(configured):
             raise InvalidRuntimeError(
                 "InvalidRuntimeException",
-                f"TRUTHLOOP_LAMBDA_PYTHON={configured} does not run, or cannot import awslambdaric and boto3. "
-                "Install both for it, or unset the variable.",
+                f"TRUTHLOOP_LAMBDA_PYTHON={configured} does not run, or cannot import awslambdaric and "
+                "boto3. Install both for it, or unset the variable.",
             )
         return configured
     return _find(runtime)

@@ -72,7 +72,7 @@ class FrameReader:
 
 def _read_available(descriptor: int) -> tuple[bytes, bool]:
     """Return what can be read without waiting, and whether the other side has closed."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         try:
             part = os.read(descriptor, READ_SIZE)

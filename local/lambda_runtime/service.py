@@ -32,7 +32,7 @@ from local.lambda_runtime.worker import Invocation, Report, Worker, WorkerGoneEr
 SYNC_LIMIT = 6 * 1024 * 1024
 ASYNC_LIMIT = 1024 * 1024
 LOST_WORKERS = 3
-"""Idle workers that may turn out to be dead before an invocation gives up; a fresh one cannot be among them."""
+"""Idle workers that may turn out to be dead before an invocation gives up."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,8 @@ class LambdaService:
 
 def _new_trace_id(tracing: str) -> str:
     sampled = 1 if tracing == "Active" else 0
-    return f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled={sampled}"
+    root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
+    return f"Root={root};Parent={secrets.token_hex(8)};Sampled={sampled}"
 
 
 def _client_context(header: str) -> str:

@@ -219,7 +219,7 @@ class Worker:
                     raise WorkerGoneError from reason
                 return self._init_failure(call, reason, events, init_timeout)
         if self._next is None:
-            return self._init_error_report(call, events)
+            return self._init_error_report(call, self._init_error or b"{}", events)
         waiting, self._next = self._next, None
         begun = time.monotonic()
         headers = {
@@ -294,9 +294,8 @@ class Worker:
         status = "timeout" if timed_out else "error"
         return Report(payload, True, status, 0.0, self.init_ms, memory, events)
 
-    def _init_error_report(self, call: Invocation, events: list[LogEvent]) -> Report:
-        assert self._init_error is not None
-        document = json.loads(self._init_error) | {"requestId": call.request_id}
+    def _init_error_report(self, call: Invocation, error: bytes, events: list[LogEvent]) -> Report:
+        document = json.loads(error) | {"requestId": call.request_id}
         memory = self._peak_memory()
         with contextlib.suppress(_TimedOut, _Ended):
             self._await_request(time.monotonic() + 2, events)  # it exits by itself: take its last words

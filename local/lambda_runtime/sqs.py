@@ -1,0 +1,170 @@
+"""Make moto's queues safe under a threaded server, and tell listeners when one changes.
+
+moto's own code hands one message to two receivers that ask at the same time, loses a message that is sent
+while another is deleted, forgets the deduplication ids of deleted messages, keeps expired messages, notices a
+message whose visibility timeout has passed only once a second, and calls event source mappings inside
+``SendMessage``. Every operation on a queue's messages therefore runs under the queue's lock here.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from moto.core.utils import unix_time_millis
+from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Queue, SQSBackend, _filter_message_attributes
+
+
+def install() -> None:
+    """Replace what moto does with the messages of a queue."""
+    Queue.add_message = _add_message
+    SQSBackend.receive_message = _receive_message
+    Queue.delete_message = _locked(Queue.delete_message, lambda queue: queue)
+    for name in ("change_message_visibility", "purge_queue"):
+        setattr(SQSBackend, name, _locked_by_name(getattr(SQSBackend, name)))
+    SQSBackend.delete_queue = _announced(SQSBackend.delete_queue)
+
+
+def listen(queue: Any, listener: Callable[[], None]) -> None:
+    """Call ``listener``, which must not block, whenever a message of ``queue`` may have become available."""
+    with queue._messages_lock:
+        listeners = queue.__dict__.setdefault("_listeners", [])
+        if listener not in listeners:
+            listeners.append(listener)
+
+
+def unlisten(queue: Any, listener: Callable[[], None]) -> None:
+    """Stop calling ``listener``."""
+    with queue._messages_lock:
+        listeners = queue.__dict__.setdefault("_listeners", [])
+        if listener in listeners:
+            listeners.remove(listener)
+
+
+def take(queue: Any, count: int, visibility_timeout: int) -> list[Any]:
+    """Receive up to ``count`` messages: hide them, count the receive, redrive what was received too often.
+
+    Returns
+    -------
+    list
+        Copies of moto's ``Message``, in the order of sending.
+    """
+    taken: list[Any] = []
+    redriven: list[Any] = []
+    with queue._messages_lock:
+        _expire(queue)
+        target, policy = queue.dead_letter_queue, queue.redrive_policy
+        in_flight = {
+            message.group_id for message in queue._messages if queue.fifo_queue and not message.visible
+        }
+        for message in queue._messages:
+            if len(taken) >= count:
+                break
+            if message.delayed or not message.visible or (queue.fifo_queue and message.group_id in in_flight):
+                continue
+            if (
+                target is not None
+                and policy
+                and message.approximate_receive_count >= policy["maxReceiveCount"]
+            ):
+                redriven.append(message)
+                continue
+            message.mark_received(visibility_timeout=visibility_timeout)
+            taken.append(deepcopy(message))
+        if redriven:
+            queue._messages = [message for message in queue._messages if message not in redriven]
+    for message in redriven:
+        target.add_message(message)
+    return taken
+
+
+def seconds_until_change(queue: Any) -> float | None:
+    """Return when a hidden or delayed message becomes available, in seconds from now; None when none is."""
+    now = unix_time_millis()
+    with queue._messages_lock:
+        moments = [max(message.visible_at, message.delayed_until) for message in queue._messages]
+    future = [moment for moment in moments if moment >= now]
+    # One millisecond more: moto's "visible" is a strict comparison.
+    return (min(future) - now + 1) / 1000 if future else None
+
+
+def _expire(queue: Any) -> None:
+    oldest = unix_time_millis() - queue.message_retention_period * 1000
+    if any(message.sent_timestamp <= oldest for message in queue._messages):
+        queue._messages = [message for message in queue._messages if message.sent_timestamp > oldest]
+
+
+def _announce(queue: Any) -> None:
+    """Wake long polls and listeners; the caller holds the lock."""
+    queue._messages_lock.notify_all()
+    for listener in queue.__dict__.get("_listeners", ()):
+        listener()
+
+
+def _add_message(self: Any, message: Any) -> None:
+    with self._messages_lock:
+        if self.fifo_queue and message.deduplication_id:
+            seen: dict[str, float] = self.__dict__.setdefault("_deduplication_ids", {})
+            sent = seen.get(message.deduplication_id)
+            if sent is not None and message.sent_timestamp - sent < DEDUPLICATION_TIME_IN_SECONDS * 1000:
+                return
+            seen[message.deduplication_id] = message.sent_timestamp
+        self._messages.append(message)
+        _announce(self)
+
+
+def _receive_message(
+    self: Any,
+    queue_name: str,
+    count: int,
+    wait_seconds_timeout: int,
+    visibility_timeout: int,
+    message_attribute_names: list[str] | None = None,
+) -> list[Any]:
+    deadline = time.monotonic() + wait_seconds_timeout
+    while True:
+        queue = self.get_queue(queue_name)
+        with queue._messages_lock:
+            messages = take(queue, count, visibility_timeout)
+            left = deadline - time.monotonic()
+            if messages or left <= 0:
+                break
+            change = seconds_until_change(queue)
+            queue._messages_lock.wait(left if change is None else min(left, change))
+    for message in messages:
+        _filter_message_attributes(message, message_attribute_names or [])
+    return messages
+
+
+def _locked(operation: Callable[..., Any], queue_of: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(operation)
+    def call(first: Any, *args: Any, **kwargs: Any) -> Any:
+        queue = queue_of(first, *args, **kwargs)
+        with queue._messages_lock:
+            try:
+                return operation(first, *args, **kwargs)
+            finally:
+                _announce(queue)
+
+    return call
+
+
+def _locked_by_name(operation: Callable[..., Any]) -> Callable[..., Any]:
+    return _locked(operation, lambda backend, queue_name, *_, **__: backend.get_queue(queue_name))
+
+
+def _announced(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Wake everybody who waits at the queue after the operation: it is gone then."""
+
+    @functools.wraps(operation)
+    def call(self: Any, queue_name: str) -> Any:
+        queue = self.get_queue(queue_name)
+        answer = operation(self, queue_name)
+        with queue._messages_lock:
+            _announce(queue)
+        return answer
+
+    return call
