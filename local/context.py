@@ -46,13 +46,15 @@ class LocalAws:
         self._on_stop: list[Callable[[], None]] = []
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
+        # One session: its loader keeps each service's model once, whichever clients use it.
+        self._session = boto3.session.Session()
 
     def client(self, service: str, region: str | None = None) -> Any:
         """Return a cached boto3 client that talks to this server over HTTP (thread-safe)."""
         key = (service, region or self.region)
         with self._lock:
             if key not in self._clients:
-                self._clients[key] = boto3.session.Session().client(
+                self._clients[key] = self._session.client(
                     service,  # type: ignore[call-overload]
                     region_name=key[1],
                     endpoint_url=self.endpoint,
@@ -66,6 +68,13 @@ class LocalAws:
                     ),
                 )
             return self._clients[key]
+
+    def share_service_models(self) -> None:
+        """Let moto read botocore's service models through our session: a second copy costs 100 MB."""
+        import moto.core.utils
+
+        loader: Any = self._session._session.get_component("data_loader")  # type: ignore[attr-defined]
+        moto.core.utils._load_service_model = loader.load_service_model
 
     def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run ``work`` in the background; an exception is logged, never lost."""

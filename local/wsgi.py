@@ -1,0 +1,117 @@
+"""A threaded WSGI server on the loopback interface that keeps connections open.
+
+werkzeug's own closes each connection after one answer, which costs every AWS call a new connection
+and a new thread. Bodies are read and written whole: no operation of the embedded AWS streams.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import ThreadedWSGIServer
+
+from local.context import LocalAws
+
+log = logging.getLogger("local.wsgi")
+Application = Callable[..., Iterable[bytes]]
+_NO_BODY = {204, 304}
+
+
+class _Handler(MotoRequestHandler):  # type: ignore[misc]
+    """One connection; each request is read whole, answered whole, in one write."""
+
+    protocol_version = "HTTP/1.1"
+    # Nagle's algorithm and the client's delayed acknowledgement would hold every answer for 40 ms.
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    timeout = 900
+
+    def run_wsgi(self) -> None:
+        """Answer one request."""
+        environ = self.make_environ()
+        if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+            body = environ["wsgi.input"].read()
+            environ.pop("HTTP_TRANSFER_ENCODING")
+            environ.pop("wsgi.input_terminated", None)
+        else:
+            body = self.rfile.read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        started: list[Any] = []
+
+        def start_response(
+            status: str, headers: list[tuple[str, str]], _: Any = None
+        ) -> Callable[[bytes], None]:
+            started[:] = [status, headers]
+            return written.append
+
+        written: list[bytes] = []
+        try:
+            parts = self.server.app(environ, start_response)
+            try:
+                written.extend(parts)
+            finally:
+                if hasattr(parts, "close"):
+                    parts.close()
+        except Exception:
+            log.exception("%s %s broke off", self.command, self.path)
+            started[:] = ["500 Internal Server Error", [("Content-Type", "text/plain")]]
+            written[:] = [b"the embedded AWS failed to answer; see its log\n"]
+        self._answer(started[0], started[1], b"".join(written))
+
+    def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        code, _, message = status.partition(" ")
+        self.send_response(int(code), message)
+        bodiless = self.command == "HEAD" or int(code) in _NO_BODY
+        for name, value in headers:
+            # Of a HEAD answer the length is what GET would send; otherwise what is really sent.
+            if name.lower() not in ("connection", "transfer-encoding") and (
+                bodiless or name.lower() != "content-length"
+            ):
+                self.send_header(name, value)
+        if not bodiless:
+            self.send_header("Content-Length", str(len(body)))
+        elif not any(name.lower() == "content-length" for name, _ in headers) and int(code) not in _NO_BODY:
+            self.send_header("Content-Length", "0")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if not bodiless:
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        """Do nothing: clients may leave at any time."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Do not write a line for each request."""
+
+
+class _Server(ThreadedWSGIServer):
+    """Ends without waiting for connections that clients keep open."""
+
+    daemon_threads = True
+    block_on_close = False
+
+
+def serve(aws: LocalAws, listener: socket.socket, application: Application) -> None:
+    """Serve ``application`` on ``listener`` until ``aws`` stops."""
+    host, port = listener.getsockname()[:2]
+    server = _Server(host, port, application, handler=_Handler, fd=listener.fileno())
+    # werkzeug has made a descriptor of its own from the one it was given.
+    listener.close()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+    aws.on_stop(stop)
