@@ -14,6 +14,8 @@ def install(aws: LocalAws) -> None:
     from local.events.bus import EventBuses
     from local.events.delivery import Deliverer
     from local.events.s3_notifications import BucketNotifications
+    from local.events.schedules import Schedules
+    from local.events.sns import Topics
     from local.events.timers import Timers
 
     timers = Timers(aws)
@@ -22,6 +24,8 @@ def install(aws: LocalAws) -> None:
     buses.install()
     BucketNotifications(aws, buses, deliverer).install()
     Alarms(aws, buses, deliverer, timers).install()
+    Schedules(aws, buses, deliverer).install(timers)
+    Topics(aws, deliverer).install()
     vars(aws)[_BUSES] = buses
 
 

@@ -225,7 +225,7 @@ class Alarms:
             attempt=attempt,
             policy=RetryPolicy(attempts=3),
             dead_letter_arn=None,
-            dead_letter=lambda: (payload.body, {}),
+            dead_letter=lambda _: (payload.body, {}),
         )
 
 

@@ -96,7 +96,10 @@ class EventBuses:
             attempt=attempt,
             policy=RetryPolicy.of(target.get("RetryPolicy")),
             dead_letter_arn=(target.get("DeadLetterConfig") or {}).get("Arn"),
-            dead_letter=lambda: (json.dumps(event), {"RULE_ARN": rule.arn, "TARGET_ARN": target["Arn"]}),
+            dead_letter=lambda failure: (
+                json.dumps(event),
+                {"RULE_ARN": rule.arn, "TARGET_ARN": target["Arn"], **failure.attributes()},
+            ),
         )
 
     def _forward(self, arn_text: str, event: Event) -> None:

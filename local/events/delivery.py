@@ -37,6 +37,30 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a delivery was given up.
+
+    Attributes
+    ----------
+    exhausted
+        The part of the retry policy that was spent; ``None`` for an error that is not retried.
+    """
+
+    error: DeliveryError
+    retries: int
+    exhausted: str | None
+
+    def attributes(self) -> dict[str, str]:
+        """Return the message attributes with which EventBridge describes it."""
+        described = {
+            "ERROR_CODE": self.error.code,
+            "ERROR_MESSAGE": self.error.message,
+            "RETRY_ATTEMPTS": str(self.retries),
+        }
+        return described | ({"EXHAUSTED_RETRY_CONDITION": self.exhausted} if self.exhausted else {})
+
+
+@dataclass(frozen=True)
 class Job:
     """One payload for one target.
 
@@ -49,14 +73,14 @@ class Job:
     dead_letter_arn
         The queue for what cannot be delivered, if any.
     dead_letter
-        Returns body and attributes of the dead letter (the error's attributes are added).
+        Returns body and message attributes of the dead letter.
     """
 
     what: str
     attempt: Callable[[int], None]
     policy: RetryPolicy
     dead_letter_arn: str | None
-    dead_letter: Callable[[], tuple[str, dict[str, str]]]
+    dead_letter: Callable[[Failure], tuple[str, dict[str, str]]]
 
 
 class Deliverer:
@@ -97,14 +121,7 @@ class Deliverer:
         log.warning("%s failed after %d retries and %s: %s", job.what, retries, fate, error)
         if not job.dead_letter_arn:
             return
-        body, attributes = job.dead_letter()
-        attributes |= {
-            "ERROR_CODE": error.code,
-            "ERROR_MESSAGE": error.message,
-            "RETRY_ATTEMPTS": str(retries),
-        }
-        if exhausted:
-            attributes["EXHAUSTED_RETRY_CONDITION"] = exhausted
+        body, attributes = job.dead_letter(Failure(error, retries, exhausted))
         try:
             put_dead_letter(self._aws, job.dead_letter_arn, body, attributes)
         except DeliveryError as failure:

@@ -150,7 +150,7 @@ class BucketNotifications:
             attempt=lambda _: targets.send(self._aws, target, payload),
             policy=RetryPolicy(),
             dead_letter_arn=None,
-            dead_letter=lambda: (body, {}),
+            dead_letter=lambda _: (body, {}),
         )
 
 
