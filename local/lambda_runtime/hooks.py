@@ -49,7 +49,7 @@ class InvokeApi:
         invoked_arn = ":".join([*arn[:7], *([qualifier] if qualifier else [])])
         kind = headers.get("X-Amz-Invocation-Type") or "RequestResponse"
         request_id = str(uuid.uuid4())
-        answer = {"x-amzn-RequestId": request_id, "content-type": "application/json"}
+        answer = {"x-amzn-requestid": request_id, "content-type": "application/json"}
         self._service.check_invocable(function)
         if kind == "DryRun":
             return 204, answer, b""
@@ -96,6 +96,7 @@ def install(service: LambdaService, asynchronous: AsynchronousInvoker) -> None:
     """Replace moto's invocation and validate what it accepts blindly."""
     from moto.awslambda.models import LambdaBackend, LambdaFunction
     from moto.awslambda.responses import LambdaResponse
+    from moto.core import responses
     from moto.utilities.aws_headers import gen_amz_crc32
 
     api = InvokeApi(service, asynchronous)
@@ -132,6 +133,15 @@ def install(service: LambdaService, asynchronous: AsynchronousInvoker) -> None:
         response_headers.update({name.lower(): value for name, value in answer.items()})
         return payload
 
+    new_request_id = responses.gen_amzn_requestid_long
+
+    def request_id_header(headers: dict[str, str] | None = None) -> str:
+        """Keep the request id of an invocation: it is the one that the function's log and errors name."""
+        if headers and "x-amzn-requestid" in headers:
+            return headers["x-amzn-requestid"]
+        return str(new_request_id(headers))
+
+    responses.gen_amzn_requestid_long = request_id_header
     LambdaResponse.invoke = respond
     LambdaFunction.invoke = invoke_directly
     LambdaBackend.invoke = invoke_through_backend
