@@ -1,0 +1,125 @@
+"""A model artefact: ``model.safetensors`` (weights) and ``model.json`` (what they are).
+
+Nothing in it is executed on loading: pickle, also behind ``torch.load``, would run whatever the file says.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from common.architectures import ModelShape, build
+from common.errors import ArtifactError
+
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What ``model.json`` says; ``labels`` are in the order of the logits."""
+
+    architecture: str
+    labels: list[str]
+    image_size: int
+    channels: int
+    generation: str
+    candidate: str
+
+    @property
+    def shape(self) -> ModelShape:
+        """Return what the model is built for."""
+        return ModelShape(len(self.labels), self.image_size, self.channels)
+
+    @property
+    def version(self) -> str:
+        """Return ``<generation>/<candidate>``, the name that the endpoint answers with."""
+        return f"{self.generation}/{self.candidate}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of ``model.json``."""
+        return {
+            "architecture": self.architecture,
+            "labels": self.labels,
+            "imageSize": self.image_size,
+            "channels": self.channels,
+            "generation": self.generation,
+            "candidate": self.candidate,
+        }
+
+
+def save(directory: Path, card: ModelCard, model: nn.Module) -> None:
+    """Write the artefact; the weights are moved to the CPU, where every reader starts."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, directory / WEIGHTS)
+    (directory / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n", "utf-8")
+
+
+def load_card(directory: Path) -> ModelCard:
+    """Read ``model.json``.
+
+    Raises
+    ------
+    ArtifactError
+        The file is missing, or a member is missing or has the wrong type.
+    """
+    path = directory / CARD
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: a model artefact holds {WEIGHTS} and {CARD}")
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        card = ModelCard(
+            architecture=str(raw["architecture"]),
+            labels=[str(label) for label in raw["labels"]],
+            image_size=int(raw["imageSize"]),
+            channels=int(raw.get("channels", 1)),
+            generation=str(raw["generation"]),
+            candidate=str(raw["candidate"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is no model description: {type(error).__name__} {error}") from error
+    if not card.labels or len(set(card.labels)) != len(card.labels):
+        raise ArtifactError(f"{path}: labels must be distinct and at least one, not {card.labels}")
+    if card.channels not in (1, 3) or not 4 <= card.image_size <= 4096:
+        raise ArtifactError(f"{path}: no model takes {card.channels} channels of {card.image_size} pixels")
+    return card
+
+
+def load_weights(directory: Path) -> dict[str, Tensor]:
+    """Read ``model.safetensors``.
+
+    Raises
+    ------
+    ArtifactError
+        The file is missing or damaged.
+    """
+    path = directory / WEIGHTS
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    return weights
+
+
+def load(directory: Path) -> tuple[ModelCard, nn.Module]:
+    """Load an artefact as a model in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ArtifactError
+        Anything in it is missing, damaged or does not fit.
+    """
+    card = load_card(directory)
+    model = build(card.architecture, card.shape)
+    try:
+        model.load_state_dict(load_weights(directory))
+    except RuntimeError as error:
+        raise ArtifactError(f"{directory / WEIGHTS} does not fit {card.architecture}: {error}") from error
+    return card, model.eval()

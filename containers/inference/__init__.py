@@ -1,0 +1,1 @@
+"""The inference image: an HTTP server that answers ``/ping`` and ``/invocations``."""

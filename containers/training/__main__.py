@@ -1,0 +1,29 @@
+"""Entry point of the training image.
+
+``python -m training train`` runs a training job, ``prepare``, ``evaluate`` and ``monitor`` run processing
+jobs. On a laptop: ``ML_BASE_DIR=/tmp/ml python -m training prepare`` with the inputs below that directory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from common import contract, logs
+
+ENTRY_POINTS = ("train", "prepare", "evaluate", "monitor")
+USAGE = f"usage: python -m training {{{'|'.join(ENTRY_POINTS)}}}"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one entry point and return the exit code."""
+    if len(arguments) != 1 or arguments[0] not in ENTRY_POINTS:
+        print(f"{USAGE}\nnot {arguments}", file=sys.stderr)
+        return 2
+    logs.configure()
+    # Imported here and not above: prepare and monitor must not pay for the start of torch.
+    return contract.run(lambda paths: importlib.import_module(f"training.{arguments[0]}").main(paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""What the loop keeps about predictions: data capture, ground truth and the dataset's description.
+
+Formats: ``docs/conventions.md`` and SageMaker's data capture. Files of the endpoint may be cut off or hold
+foreign records, so a bad line is counted and logged, not fatal; files that our own functions wrote must be
+whole, so there a bad line is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.errors import RecordError
+
+log = logging.getLogger(__name__)
+
+AUDIT = "audit"
+CORRECTION = "correction"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One ground-truth statement about one inference id; ``time`` is ISO 8601, as written."""
+
+    inference_id: str
+    label: str
+    time: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One captured request and its answer."""
+
+    inference_id: str
+    time: str
+    request: bytes
+    response: bytes
+
+    def prediction(self) -> str | None:
+        """Return the label that the endpoint answered, or ``None`` when the answer holds none."""
+        try:
+            answer = json.loads(self.response)
+        except ValueError:
+            return None
+        label = answer.get("label") if isinstance(answer, dict) else None
+        return label if isinstance(label, str) else None
+
+
+@dataclass
+class CaptureCounts:
+    """What :func:`read_captures` came across, filled while it is iterated over."""
+
+    lines: int = 0
+    malformed: int = 0
+
+
+def instant(text: str) -> datetime:
+    """Parse an ISO 8601 time; one without a zone is UTC, as in SageMaker's records.
+
+    Raises
+    ------
+    ValueError
+        The text is no time.
+    """
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _payload(part: Any) -> bytes:
+    data, encoding = part["data"], part["encoding"]
+    if not isinstance(data, str):
+        raise TypeError("data is no text")
+    return base64.b64decode(data, validate=True) if encoding == "BASE64" else data.encode()
+
+
+def read_captures(directory: Path, counts: CaptureCounts) -> Iterator[Capture]:
+    """Yield every captured request below ``directory``, file by file and line by line."""
+    for path in sorted(directory.rglob("*.jsonl")):
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                counts.lines += 1
+                try:
+                    record = json.loads(line)
+                    metadata, data = record["eventMetadata"], record["captureData"]
+                    capture = Capture(
+                        inference_id=str(metadata.get("inferenceId") or metadata["eventId"]),
+                        time=instant(metadata["inferenceTime"]).isoformat(),
+                        request=_payload(data["endpointInput"]),
+                        response=_payload(data["endpointOutput"]),
+                    )
+                except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+                    counts.malformed += 1
+                    log.warning(
+                        "%s line %d is no capture record: %s %s", path, number, type(error).__name__, error
+                    )
+                    continue
+                yield capture
+
+
+def newest(labels: dict[str, Label], label: Label) -> None:
+    """Put ``label`` into ``labels`` unless a newer statement about the same inference id is there.
+
+    Equal times are decided by the content, so that the order of the files decides nothing.
+    """
+    known = labels.get(label.inference_id)
+    if known is None or _rank(label) > _rank(known):
+        labels[label.inference_id] = label
+
+
+def _rank(label: Label) -> tuple[datetime, str, str]:
+    return instant(label.time), label.label, label.source
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    raise RecordError(f"{path} line {number} is not JSON: {error}") from error
+
+
+def read_merged_labels(path: Path) -> dict[str, Label]:
+    """Read a snapshot's ``ground-truth.jsonl``; a missing file means no labels.
+
+    Raises
+    ------
+    RecordError
+        A line is not what the snapshot writes.
+    """
+    labels: dict[str, Label] = {}
+    if not path.exists():
+        return labels
+    for number, record in _lines(path):
+        try:
+            label = Label(
+                record["inferenceId"],
+                record["label"],
+                record["eventTime"],
+                record.get("source") or CORRECTION,
+            )
+            newest(labels, label)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecordError(f"{path} line {number}: {type(error).__name__} {error}") from error
+    return labels
+
+
+def read_accepted_labels(directory: Path) -> dict[str, Label]:
+    """Merge the accepted ground-truth files below ``directory``: the newest label of each inference id.
+
+    Raises
+    ------
+    RecordError
+        A line is not in the ground-truth format that the ingest function writes.
+    """
+    labels: dict[str, Label] = {}
+    for path in sorted(directory.rglob("*.jsonl")) if directory.is_dir() else []:
+        for number, record in _lines(path):
+            try:
+                metadata = record["eventMetadata"]
+                label = Label(
+                    metadata["eventId"],
+                    record["groundTruthData"]["data"],
+                    metadata["eventTime"],
+                    metadata.get("source") or CORRECTION,
+                )
+                newest(labels, label)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise RecordError(f"{path} line {number}: {type(error).__name__} {error}") from error
+    return labels
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``dataset.json`` says, as far as the containers need it."""
+
+    generation: str
+    dataset_version: str
+    new_labels: int
+
+
+def read_dataset_info(directory: Path) -> DatasetInfo:
+    """Read the snapshot's ``dataset.json``.
+
+    Raises
+    ------
+    RecordError
+        It is missing or incomplete.
+    """
+    path = directory / "dataset.json"
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        return DatasetInfo(str(raw["generation"]), str(raw["datasetVersion"]), int(raw["groundTruth"]["new"]))
+    except OSError as error:
+        raise RecordError(f"the dataset's description cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is no dataset description: {type(error).__name__} {error}") from error
+
+
+def newest_corrections(labels: dict[str, Label], count: int) -> frozenset[str]:
+    """Return the inference ids of the ``count`` newest labels, by the time of the statement.
+
+    ``count`` is the snapshot's ``groundTruth.new``: how many labels this dataset has that the one before
+    had not. The snapshot does not mark them one by one, so the newest ones stand for them.
+    """
+    ranked = sorted(
+        labels.values(), key=lambda label: (instant(label.time), label.inference_id), reverse=True
+    )
+    return frozenset(label.inference_id for label in ranked[:count])
