@@ -1,4 +1,8 @@
-"""The sagemaker adapters of the embedded AWS."""
+"""SageMaker on the embedded AWS: jobs and endpoints as processes, pipelines, the registry.
+
+A container image is a Dockerfile whose entry point is run as a process; everything else follows the
+contracts that SageMaker documents. Operations that are not implemented refuse, naming themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,4 +10,20 @@ from local.context import LocalAws
 
 
 def install(aws: LocalAws) -> None:
-    """Hook the adapters into moto."""
+    """Put the operations in place of moto's records."""
+    from local.sagemaker import endpoints, invoke, jobs_api, models, operations, registry
+    from local.sagemaker.pipelines import api
+    from local.sagemaker.state import SageMaker
+
+    # Importing them fills the table of operations.
+    assert all((endpoints, jobs_api, models, registry, api))
+    sagemaker = SageMaker(aws)
+    operations.install(sagemaker)
+    invoke.install(sagemaker)
+
+    def close() -> None:
+        for state in sagemaker.regions():
+            for endpoint in list(state.endpoints.values()):
+                endpoint.close()
+
+    aws.on_stop(close)

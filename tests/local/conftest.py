@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -47,6 +48,14 @@ def server() -> Iterator[LocalServer]:
     process = subprocess.Popen(
         [sys.executable, "-m", "local", "--no-deploy", "--port", str(port)],
         cwd=ROOT,
+        env={
+            **os.environ,
+            # The tests' own tiny images beside the real ones, and no two minutes for stubborn jobs.
+            "TRUTHLOOP_IMAGES": os.pathsep.join(
+                [str(ROOT / "tests/local/fixtures/images"), str(ROOT / "containers")]
+            ),
+            "TRUTHLOOP_STOP_GRACE_SECONDS": "1",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )

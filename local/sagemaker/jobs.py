@@ -1,0 +1,273 @@
+"""What training and processing jobs share: life cycle, container, stopping, time limit, clean-up."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from local.context import LocalAws
+from local.sagemaker.data_channels import DataChannels
+from local.sagemaker.errors import JobFailure
+from local.sagemaker.images import DEFAULT_PATH, Image
+from local.sagemaker.logs import LogStream
+from local.sagemaker.processes import ContainerProcess
+from local.sagemaker.state import Params, SageMaker, now, random_id
+
+log = logging.getLogger("local.sagemaker")
+
+GRACE_VARIABLE = "TRUTHLOOP_STOP_GRACE_SECONDS"
+"""Seconds between SIGTERM and SIGKILL of a stopped job; SageMaker's own 120 by default."""
+
+FAILURE_LIMIT = 1024
+"""SageMaker cuts FailureReason and ExitMessage here."""
+
+
+class Stopped(Exception):
+    """The job was asked to stop before its container ran."""
+
+
+def stop_grace() -> float:
+    """Return the seconds that a stopped container gets."""
+    return float(os.environ.get(GRACE_VARIABLE, "120"))
+
+
+def container_environment(
+    aws: LocalAws, region: str, image: Image, role_arn: str, base: Path, variables: dict[str, str]
+) -> dict[str, str]:
+    """Return the whole environment of a container's process: nothing leaks in from the server.
+
+    Parameters
+    ----------
+    base
+        The job's directory; ``base/ml`` stands for /opt/ml.
+    variables
+        What the request sets; it wins over the image's ENV.
+    """
+    ml_base = base / "ml"
+    (base / "tmp").mkdir(parents=True, exist_ok=True)
+    python_bin = Path(shutil.which("python3") or "/usr/bin/python3").parent
+    import sys
+
+    path = image.environment.get("PATH", DEFAULT_PATH)
+    environment = {
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        **{k: image.localise(v, ml_base) for k, v in image.environment.items()},
+        "PATH": f"{Path(sys.executable).parent}:{path}:{python_bin}",
+        "HOME": str(base),
+        "TMPDIR": str(base / "tmp"),
+        "ML_BASE_DIR": str(ml_base),
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ENDPOINT_URL": aws.endpoint,
+        "AWS_ACCESS_KEY_ID": access_key(role_arn),
+        "AWS_SECRET_ACCESS_KEY": "local",
+        **{k: image.localise(v, ml_base) for k, v in variables.items()},
+    }
+    return environment
+
+
+def access_key(role_arn: str) -> str:
+    """Return the access key id under which a role's calls are seen by the embedded AWS."""
+    from local.lambda_runtime import identity
+
+    return str(identity.access_key_for(role_arn))
+
+
+class Job(ABC):
+    """One training or processing job, from the request to its terminal status.
+
+    Parameters
+    ----------
+    sagemaker, region
+        Where it lives.
+    name, arn, tags
+        Its identity.
+    body
+        The description as Describe*Job returns it; it changes as the job goes on.
+    """
+
+    name_field: str
+    status_field: str
+    log_group: str
+    event_type: str
+
+    def __init__(
+        self, sagemaker: SageMaker, region: str, name: str, arn: str, body: Params, tags: dict[str, str]
+    ) -> None:
+        self.sagemaker = sagemaker
+        self.region = region
+        self.name = name
+        self.arn = arn
+        self.tags = tags
+        self.body = body
+        self.lock = threading.RLock()
+        self.done = threading.Event()
+        self.stop_requested = threading.Event()
+        self.channels = DataChannels(sagemaker.aws, region, body["RoleArn"])
+        self.base = sagemaker.workdir / "jobs" / f"{name[:80]}-{random_id(6)}"
+        self.ml = self.base / "ml"
+        self.timed_out = False
+        self._process: ContainerProcess | None = None
+        self.log = LogStream(sagemaker.aws, region, self.log_group, self.log_stream_name())
+
+    # -- what the two kinds differ in ----------------------------------------------------------
+    @abstractmethod
+    def log_stream_name(self) -> str:
+        """Return the name of the job's log stream."""
+
+    @abstractmethod
+    def prepare(self) -> tuple[Image, list[str], dict[str, str]]:
+        """Bring the data in; return image, command line and the variables of the request."""
+
+    @abstractmethod
+    def on_started(self) -> None:
+        """Act when the container runs."""
+
+    @abstractmethod
+    def on_exited(self, code: int) -> None:
+        """Bring the results out; raise JobFailure when the container failed."""
+
+    @abstractmethod
+    def settle(self, status: str, failure: str | None) -> None:
+        """Write the terminal status into the description."""
+
+    def take_lines(self, lines: list[str]) -> None:
+        """Handle the container's output."""
+        self.log.write(lines)
+
+    # -- for everybody -------------------------------------------------------------------------
+    @property
+    def status(self) -> str:
+        """The API's status of the job."""
+        return str(self.body[self.status_field])
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self.status in ("Completed", "Failed", "Stopped")
+
+    def describe(self) -> Params:
+        """Return a copy of the description."""
+        with self.lock:
+            return copy.deepcopy(self.body)
+
+    def publish(self) -> None:
+        """Tell the bus about the present state."""
+        from local.sagemaker.publisher import with_millis
+
+        detail = with_millis(self.describe())
+        self.sagemaker.publisher.publish(
+            self.region, self.event_type, [self.arn], {**detail, "Tags": dict(self.tags)}
+        )
+
+    def start(self) -> None:
+        """Run the job in the background."""
+        self.publish()
+        self.sagemaker.spawn(self._run, name=f"job-{self.name}")
+
+    def request_stop(self) -> None:
+        """Ask the job to end; the container gets SIGTERM and its grace."""
+        with self.lock:
+            if self.terminal or self.stop_requested.is_set():
+                return
+            self.body[self.status_field] = "Stopping"
+            self.body["LastModifiedTime"] = now()
+            self.stop_requested.set()
+        self.publish()
+
+    def check_stop(self) -> None:
+        """Raise when the job was asked to stop; called between the phases."""
+        if self.stop_requested.is_set():
+            raise Stopped
+
+    def _run(self) -> None:
+        status, failure = "Completed", None
+        try:
+            code = self._run_container()
+            self.on_exited(code)
+            if self.stop_requested.is_set() or self.timed_out:
+                status = "Stopped"
+        except Stopped:
+            status = "Stopped"
+        except JobFailure as error:
+            status, failure = "Failed", str(error)
+        except Exception as error:
+            if not self.sagemaker.aws.stopping.is_set():
+                log.exception("job %s", self.name)
+            status, failure = "Failed", f"InternalServerError: {type(error).__name__}: {error}"
+        finally:
+            self._clean_up()
+        with self.lock:
+            self.settle(status, failure[:FAILURE_LIMIT] if failure else None)
+            self.body[self.status_field] = status
+            self.body["LastModifiedTime"] = now()
+        self.done.set()
+        self.publish()
+
+    def _run_container(self) -> int:
+        image, argv, variables = self.prepare()
+        self.check_stop()
+        environment = container_environment(
+            self.sagemaker.aws, self.region, image, self.body["RoleArn"], self.base, variables
+        )
+        try:
+            process = self.sagemaker.supervisor.start(
+                argv, cwd=image.cwd, env=environment, on_lines=self.take_lines
+            )
+        except OSError as error:
+            raise JobFailure(f"AlgorithmError: cannot start {argv}: {error}, exit code: 126") from error
+        self._process = process
+        self.on_started()
+        return self._wait(process)
+
+    def _wait(self, process: ContainerProcess) -> int:
+        limit = float((self.body.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400))
+        deadline = time.monotonic() + limit
+        while True:
+            code = process.wait(0.05)
+            if code is not None:
+                return code
+            if self.stop_requested.is_set():
+                return process.stop(stop_grace())
+            if time.monotonic() > deadline:
+                self.timed_out = True
+                return process.stop(stop_grace())
+
+    def _clean_up(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.signal(signal.SIGKILL)
+        try:
+            self.log.close()
+        except Exception:
+            if not self.sagemaker.aws.stopping.is_set():
+                log.exception("the last log lines of %s were lost", self.name)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+def read_message(path: Path) -> str:
+    """Return a message file that a container wrote, or an empty string."""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
+def algorithm_error(message: str, code: int, log_stream: LogStream) -> JobFailure:
+    """Return SageMaker's failure for a container that ended with a code other than 0."""
+    if not message:
+        last = log_stream.tail[-1] if log_stream.tail else "nothing"
+        message = f"no failure message was written; the last line of the log is: {last}"
+    if code == 137:
+        message += " (killed)"
+    return JobFailure(f"AlgorithmError: {message[: FAILURE_LIMIT - 60]}, exit code: {code}")
+
+
+def seconds_between(start: Any, end: Any) -> int:
+    """Return whole seconds, at least one, as SageMaker bills."""
+    return max(1, round((end - start).total_seconds()))

@@ -1,0 +1,305 @@
+"""Training jobs: SageMaker's training contract around a real process."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+from local.sagemaker.data_channels import ContinuousUpload, is_empty, pack
+from local.sagemaker.errors import ResourceInUse, UnsupportedOperation, ValidationError
+from local.sagemaker.images import Image
+from local.sagemaker.jobs import Job, algorithm_error, read_message, seconds_between
+from local.sagemaker.state import Params, SageMaker, now, tags_of
+
+_MESSAGES = {
+    "Starting": "Preparing the instances for training",
+    "Downloading": "Downloading the training image and input data",
+    "Training": "Training image download completed. Training in progress.",
+    "Uploading": "Uploading generated training model",
+    "Stopping": "Stopping the training job",
+    "Completed": "Training job completed",
+    "Failed": "Training job failed",
+    "Stopped": "Training job stopped",
+    "MaxRuntimeExceeded": "Resource released due to exceeding the maximum runtime",
+}
+_COPIED = (
+    "TrainingJobName",
+    "HyperParameters",
+    "AlgorithmSpecification",
+    "RoleArn",
+    "InputDataConfig",
+    "OutputDataConfig",
+    "ResourceConfig",
+    "VpcConfig",
+    "StoppingCondition",
+    "CheckpointConfig",
+    "ExperimentConfig",
+    "Environment",
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+    "DebugHookConfig",
+    "ProfilerConfig",
+    "TensorBoardOutputConfig",
+    "RetryStrategy",
+)
+_CHECKPOINTS = "/opt/ml/checkpoints"
+
+
+class TrainingJob(Job):
+    """A training job."""
+
+    name_field = "TrainingJobName"
+    status_field = "TrainingJobStatus"
+    log_group = "/aws/sagemaker/TrainingJobs"
+    event_type = "SageMaker Training Job State Change"
+
+    def __init__(self, sagemaker: SageMaker, region: str, request: Params) -> None:
+        created = now()
+        name = request["TrainingJobName"]
+        arn = sagemaker.arn(region, f"training-job/{name}")
+        output = request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+        body: Params = {
+            **{key: request[key] for key in _COPIED if request.get(key) is not None},
+            "TrainingJobArn": arn,
+            "TrainingJobStatus": "InProgress",
+            "SecondaryStatus": "Starting",
+            "CreationTime": created,
+            "LastModifiedTime": created,
+            "SecondaryStatusTransitions": [
+                {"Status": "Starting", "StartTime": created, "StatusMessage": _MESSAGES["Starting"]}
+            ],
+        }
+        body["StoppingCondition"] = body.get("StoppingCondition") or {"MaxRuntimeInSeconds": 86400}
+        self._started_at = time.time_ns() // 1_000_000
+        self._output = f"{output}/{name}/output"
+        self._metrics = [
+            (item["Name"], re.compile(item["Regex"]))
+            for item in request["AlgorithmSpecification"].get("MetricDefinitions") or []
+        ]
+        self._found: dict[str, Params] = {}
+        self._checkpoints: ContinuousUpload | None = None
+        super().__init__(sagemaker, region, name, arn, body, tags_of(request))
+
+    def log_stream_name(self) -> str:
+        """Return ``<job>/algo-1-<epoch seconds>``, as on AWS."""
+        return f"{self.name}/algo-1-{self._started_at // 1000}"
+
+    def _enter(self, secondary: str) -> None:
+        with self.lock:
+            moment = now()
+            transitions = self.body["SecondaryStatusTransitions"]
+            transitions[-1]["EndTime"] = moment
+            transitions[-1]["StatusMessage"] = _MESSAGES[transitions[-1]["Status"]]
+            transitions.append(
+                {"Status": secondary, "StartTime": moment, "StatusMessage": _MESSAGES[secondary]}
+            )
+            self.body["SecondaryStatus"] = secondary
+            self.body["LastModifiedTime"] = moment
+        self.publish()
+
+    def request_stop(self) -> None:
+        """Stop; the secondary status follows at once."""
+        super().request_stop()
+        with self.lock:
+            if self.stop_requested.is_set() and not self.terminal:
+                self.body["SecondaryStatus"] = "Stopping"
+
+    def prepare(self) -> tuple[Image, list[str], dict[str, str]]:
+        """Lay out /opt/ml as the contract says."""
+        specification = self.body["AlgorithmSpecification"]
+        image = self.sagemaker.images.resolve(specification["TrainingImage"])
+        argv = image.argv(
+            specification.get("ContainerEntrypoint"),
+            specification.get("ContainerArguments") or ["train"],
+            self.ml,
+        )
+        self._enter("Downloading")
+        for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
+            (self.ml / folder).mkdir(parents=True, exist_ok=True)
+        channels = self.body.get("InputDataConfig") or []
+        for channel in channels:
+            self.check_stop()
+            source = channel["DataSource"]["S3DataSource"]
+            directory = self.ml / "input/data" / channel["ChannelName"]
+            directory.mkdir(exist_ok=True)
+            self.channels.download(source["S3Uri"], source["S3DataType"], directory)
+        self._restore_checkpoints()
+        variables = self._write_configuration(channels)
+        self._enter("Training")
+        with self.lock:
+            self.body["TrainingStartTime"] = now()
+        return image, argv, variables
+
+    def _restore_checkpoints(self) -> None:
+        config = self.body.get("CheckpointConfig")
+        if not config:
+            return
+        local = self.ml / config.get("LocalPath", _CHECKPOINTS).removeprefix("/opt/ml").lstrip("/")
+        local.mkdir(parents=True, exist_ok=True)
+        self.channels.download_if_any(config["S3Uri"], local)
+        self._checkpoints = ContinuousUpload(self.channels, local, config["S3Uri"])
+        self._checkpoints.start(skip_present=True)
+
+    def _write_configuration(self, channels: list[Params]) -> dict[str, str]:
+        hyper = dict(self.body.get("HyperParameters") or {})
+        resource = {
+            "current_host": "algo-1",
+            "current_instance_type": self.body["ResourceConfig"].get("InstanceType", ""),
+            "hosts": ["algo-1"],
+            "network_interface_name": "lo",
+        }
+        inputs = {
+            channel["ChannelName"]: {
+                "TrainingInputMode": "File",
+                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
+                    "S3DataDistributionType", "FullyReplicated"
+                ),
+                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+                **({"ContentType": channel["ContentType"]} if channel.get("ContentType") else {}),
+            }
+            for channel in channels
+        }
+        for name, value in (
+            ("hyperparameters", hyper),
+            ("resourceconfig", resource),
+            ("inputdataconfig", inputs),
+        ):
+            (self.ml / f"input/config/{name}.json").write_text(json.dumps(value), encoding="utf-8")
+        return {
+            "TRAINING_JOB_NAME": self.name,
+            "TRAINING_JOB_ARN": self.arn,
+            "SM_MODEL_DIR": "/opt/ml/model",
+            "SM_OUTPUT_DATA_DIR": "/opt/ml/output/data",
+            "SM_OUTPUT_DIR": "/opt/ml/output",
+            "SM_INPUT_DIR": "/opt/ml/input",
+            "SM_INPUT_CONFIG_DIR": "/opt/ml/input/config",
+            "SM_CHANNELS": json.dumps(sorted(inputs)),
+            "SM_HPS": json.dumps(hyper),
+            "SM_CURRENT_HOST": "algo-1",
+            "SM_HOSTS": json.dumps(["algo-1"]),
+            **{f"SM_CHANNEL_{name.upper()}": f"/opt/ml/input/data/{name}" for name in inputs},
+            **(self.body.get("Environment") or {}),
+        }
+
+    def on_started(self) -> None:
+        """Nothing to add: the status changed when the data was there."""
+
+    def take_lines(self, lines: list[str]) -> None:
+        """Log the lines and look for the metrics that the request defined."""
+        super().take_lines(lines)
+        for line in lines if self._metrics else ():
+            for name, regex in self._metrics:
+                match = regex.search(line)
+                if match:
+                    try:
+                        value = float(match.group(1))
+                    except (ValueError, IndexError):
+                        continue  # CloudWatch takes numbers only; SageMaker skips the rest as well
+                    self._found[name] = {"MetricName": name, "Value": value, "Timestamp": now()}
+
+    def on_exited(self, code: int) -> None:
+        """Upload the artefacts; also those of a stopped job, and the output of a failed one."""
+        stopped = self.stop_requested.is_set() or self.timed_out
+        with self.lock:
+            self.body["FinalMetricDataList"] = list(self._found.values())
+        if not self.sagemaker.aws.stopping.is_set():
+            self._enter("Uploading")
+            if self._checkpoints:
+                self._checkpoints.finish()
+            if code == 0 or stopped:
+                if not is_empty(self.ml / "model") or not stopped:
+                    self._upload("model", "model.tar.gz")
+                    with self.lock:
+                        self.body["ModelArtifacts"] = {"S3ModelArtifacts": f"{self._output}/model.tar.gz"}
+            if not is_empty(self.ml / "output/data"):
+                self._upload("output/data", "output.tar.gz")
+        if code != 0 and not stopped:
+            raise algorithm_error(read_message(self.ml / "output/failure"), code, self.log)
+
+    def _upload(self, folder: str, name: str) -> None:
+        archive = self.base / name
+        pack(self.ml / folder, archive)
+        self.channels.upload_file(archive, f"{self._output}/{name}")
+        archive.unlink()
+
+    def settle(self, status: str, failure: str | None) -> None:
+        """Close the transitions and count the time."""
+        if self._checkpoints:
+            self._checkpoints.abandon()
+        secondary = "MaxRuntimeExceeded" if self.timed_out else status
+        moment = now()
+        transitions = self.body["SecondaryStatusTransitions"]
+        transitions[-1]["EndTime"] = moment
+        message = failure or _MESSAGES[secondary]
+        transitions.append(
+            {"Status": secondary, "StartTime": moment, "EndTime": moment, "StatusMessage": message}
+        )
+        self.body["SecondaryStatus"] = secondary
+        self.body["TrainingEndTime"] = moment
+        if failure:
+            self.body["FailureReason"] = failure
+        started = self.body.get("TrainingStartTime")
+        if started:
+            self.body["TrainingTimeInSeconds"] = seconds_between(started, moment)
+            self.body["BillableTimeInSeconds"] = self.body["TrainingTimeInSeconds"]
+
+
+def create(sagemaker: SageMaker, region: str, request: Params) -> TrainingJob:
+    """Validate a CreateTrainingJob request and start the job.
+
+    Raises
+    ------
+    ValidationError, ResourceInUse, UnsupportedOperation
+        The request is wrong, the name is taken, or the embedded AWS cannot do what it asks for.
+    """
+    _validate(request)
+    state = sagemaker.region(region)
+    with state.lock:
+        if request["TrainingJobName"] in state.training_jobs:
+            raise ResourceInUse(
+                "Job name must be unique within an AWS account and region, and a training job with this "
+                f"name already exists ({sagemaker.arn(region, 'training-job/' + request['TrainingJobName'])})"
+            )
+        job = TrainingJob(sagemaker, region, request)
+        state.training_jobs[job.name] = job
+    job.start()
+    return job
+
+
+def _validate(request: Params) -> None:
+    specification = request["AlgorithmSpecification"]
+    if not specification.get("TrainingImage"):
+        raise UnsupportedOperation(
+            "AlgorithmSpecification.TrainingImage is missing; the embedded AWS has no built-in algorithms."
+        )
+    for index, item in enumerate(specification.get("MetricDefinitions") or []):
+        try:
+            re.compile(item["Regex"])
+        except re.error as error:
+            raise ValidationError(
+                f"Invalid regular expression in AlgorithmSpecification.MetricDefinitions[{index}].Regex: {error}"
+            ) from error
+    if request["ResourceConfig"].get("InstanceCount", 1) != 1:
+        raise UnsupportedOperation(
+            "ResourceConfig.InstanceCount must be 1: the embedded AWS has one machine."
+        )
+    names: set[Any] = set()
+    for index, channel in enumerate(request.get("InputDataConfig") or []):
+        where = f"InputDataConfig[{index}]"
+        if channel["ChannelName"] in names:
+            raise ValidationError(f"{where}.ChannelName {channel['ChannelName']!r} is used twice.")
+        names.add(channel["ChannelName"])
+        mode = channel.get("InputMode") or specification.get("TrainingInputMode", "File")
+        if mode == "Pipe":
+            raise UnsupportedOperation(f"{where}.InputMode Pipe is not supported by the embedded AWS.")
+        if channel.get("CompressionType", "None") != "None":
+            raise UnsupportedOperation(f"{where}.CompressionType is not supported by the embedded AWS.")
+        if "S3DataSource" not in channel["DataSource"]:
+            raise UnsupportedOperation(f"{where}.DataSource must be an S3DataSource on the embedded AWS.")
+    if request["OutputDataConfig"].get("CompressionType", "GZIP") != "GZIP":
+        raise UnsupportedOperation(
+            "OutputDataConfig.CompressionType NONE is not supported by the embedded AWS."
+        )

@@ -1,0 +1,181 @@
+"""What the SageMaker tests share: requests, waits, S3 short cuts, a queue that sees the events."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+ROLE = "arn:aws:iam::123456789012:role/sagemaker-test"
+REGISTRY = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+PROBE = f"{REGISTRY}/truthloop-probe:latest"
+
+
+def unique(stem: str) -> str:
+    return f"{stem}-{uuid.uuid4().hex[:8]}"
+
+
+def wait_until(check: Callable[[], T | None], seconds: float = 20.0, what: str = "the condition") -> T:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = check()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true in {seconds} s")
+
+
+class Driver:
+    """Clients and short cuts for one server."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.sagemaker = server.client("sagemaker")
+        self.runtime = server.client("sagemaker-runtime", retries={"total_max_attempts": 1})
+        self.s3 = server.client("s3")
+        self.logs = server.client("logs")
+        self.cloudwatch = server.client("cloudwatch")
+        self.sqs = server.client("sqs")
+        self.events = server.client("events")
+        self.bucket = unique("sm-test")
+        self.s3.create_bucket(Bucket=self.bucket)
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def put(self, key: str, body: bytes | str) -> str:
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+        return self.uri(key)
+
+    def get(self, uri: str) -> bytes:
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def keys(self, prefix: str) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
+        return [item["Key"] for item in found.get("Contents", [])]
+
+    def tar_member(self, uri: str, name: str) -> Any:
+        with tarfile.open(fileobj=io.BytesIO(self.get(uri))) as tar:
+            member = tar.extractfile(name)
+            assert member is not None
+            return json.loads(member.read())
+
+    def model_data(self, **content: Any) -> str:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            body = json.dumps(content).encode()
+            info = tarfile.TarInfo("weights.json")
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+        return self.put(f"models/{uuid.uuid4().hex}/model.tar.gz", buffer.getvalue())
+
+    def training_request(self, name: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "TrainingJobName": name,
+            "AlgorithmSpecification": {"TrainingImage": PROBE, "TrainingInputMode": "File"},
+            "RoleArn": ROLE,
+            "OutputDataConfig": {"S3OutputPath": self.uri("output")},
+            "ResourceConfig": {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+            **changes,
+        }
+
+    def processing_request(self, name: str, *arguments: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "ProcessingJobName": name,
+            "AppSpecification": {"ImageUri": PROBE, "ContainerArguments": ["process", *arguments]},
+            "RoleArn": ROLE,
+            "ProcessingResources": {
+                "ClusterConfig": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10}
+            },
+            "ProcessingOutputConfig": {
+                "Outputs": [
+                    {
+                        "OutputName": "report",
+                        "S3Output": {
+                            "S3Uri": self.uri(f"processing/{name}"),
+                            "LocalPath": "/opt/ml/processing/output",
+                            "S3UploadMode": "EndOfJob",
+                        },
+                    }
+                ]
+            },
+            **changes,
+        }
+
+    def train(self, wait: bool = True, **changes: Any) -> dict[str, Any]:
+        name = unique("train")
+        self.sagemaker.create_training_job(**self.training_request(name, **changes))
+        return self.trained(name) if wait else {"TrainingJobName": name}
+
+    def trained(self, name: str) -> dict[str, Any]:
+        def ended() -> dict[str, Any] | None:
+            job = self.sagemaker.describe_training_job(TrainingJobName=name)
+            return job if job["TrainingJobStatus"] in ("Completed", "Failed", "Stopped") else None
+
+        return wait_until(ended, what=f"the end of {name}")
+
+    def process(self, *arguments: str, wait: bool = True, **changes: Any) -> dict[str, Any]:
+        name = unique("process")
+        self.sagemaker.create_processing_job(**self.processing_request(name, *arguments, **changes))
+        return self.processed(name) if wait else {"ProcessingJobName": name}
+
+    def processed(self, name: str) -> dict[str, Any]:
+        def ended() -> dict[str, Any] | None:
+            job = self.sagemaker.describe_processing_job(ProcessingJobName=name)
+            return job if job["ProcessingJobStatus"] in ("Completed", "Failed", "Stopped") else None
+
+        return wait_until(ended, what=f"the end of {name}")
+
+    def messages(self, group: str, prefix: str) -> list[str]:
+        streams = self.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)
+        names = [stream["logStreamName"] for stream in streams["logStreams"]]
+        if not names:
+            return []
+        found = self.logs.get_log_events(logGroupName=group, logStreamName=names[0], startFromHead=True)
+        return [event["message"] for event in found["events"]]
+
+    def watch(self, detail_type: str) -> Callable[[], list[dict[str, Any]]]:
+        """Return a function that gives all events of a type that have come so far."""
+        name = unique("watch")
+        # What was received stays invisible for longer than any test: nothing needs to be deleted.
+        queue = self.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "3600"})["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+        pattern = {"source": ["aws.sagemaker"], "detail-type": [detail_type]}
+        self.events.put_rule(Name=name, EventPattern=json.dumps(pattern))
+        target = {"Id": "queue", "Arn": arn["Attributes"]["QueueArn"]}
+        self.sqs.set_queue_attributes(
+            QueueUrl=queue,
+            Attributes={
+                "Policy": json.dumps(
+                    {
+                        "Statement": [
+                            {
+                                "Effect": "Allow",
+                                "Principal": {"Service": "events.amazonaws.com"},
+                                "Action": "sqs:SendMessage",
+                                "Resource": target["Arn"],
+                            }
+                        ]
+                    }
+                )
+            },
+        )
+        self.events.put_targets(Rule=name, Targets=[target])
+        seen: list[dict[str, Any]] = []
+
+        def collect() -> list[dict[str, Any]]:
+            while True:
+                batch = self.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+                seen.extend(json.loads(message["Body"]) for message in batch)
+                if not batch:
+                    return seen
+
+        return collect
