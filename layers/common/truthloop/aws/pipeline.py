@@ -1,0 +1,101 @@
+"""The SageMaker pipeline and its executions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from truthloop.aws.calls import translated
+from truthloop.decision import StepResult
+from truthloop.errors import AwsRequestFailed, PipelineNotFound
+from truthloop.ports import PipelineExecution
+
+_MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
+
+
+class SageMakerPipeline:
+    """Implements ``ports.Pipeline``."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self._name
+
+    def find(self, display_name: str) -> PipelineExecution | None:
+        """Look an execution up by its display name, newest first."""
+        try:
+            with translated():
+                pages = self._client.get_paginator("list_pipeline_executions").paginate(
+                    PipelineName=self._name, SortBy="CreationTime", SortOrder="Descending"
+                )
+                for page in pages:
+                    for summary in page["PipelineExecutionSummaries"]:
+                        if summary.get("PipelineExecutionDisplayName") == display_name:
+                            return _execution(summary)
+        except AwsRequestFailed as error:
+            raise self._named(error) from error
+        return None
+
+    def start(self, display_name: str, token: str, parameters: Mapping[str, str]) -> str:
+        """Start an execution, or find the one that `token` has started."""
+        try:
+            with translated():
+                answer = self._client.start_pipeline_execution(
+                    PipelineName=self._name,
+                    PipelineExecutionDisplayName=display_name,
+                    ClientRequestToken=token,
+                    PipelineParameters=[{"Name": name, "Value": value} for name, value in parameters.items()],
+                )
+        except AwsRequestFailed as error:
+            raise self._named(error) from error
+        return str(answer["PipelineExecutionArn"])
+
+    def describe(self, arn: str) -> PipelineExecution:
+        """Describe an execution."""
+        try:
+            with translated():
+                return _execution(self._client.describe_pipeline_execution(PipelineExecutionArn=arn))
+        except AwsRequestFailed as error:
+            raise self._named(error) from error
+
+    def steps(self, arn: str) -> tuple[StepResult, ...]:
+        """Return the steps that have begun."""
+        try:
+            with translated():
+                pages = self._client.get_paginator("list_pipeline_execution_steps").paginate(
+                    PipelineExecutionArn=arn
+                )
+                return tuple(_step(step) for page in pages for step in page["PipelineExecutionSteps"])
+        except AwsRequestFailed as error:
+            raise self._named(error) from error
+
+    def _named(self, error: AwsRequestFailed) -> AwsRequestFailed | PipelineNotFound:
+        if error.code in _MISSING:
+            return PipelineNotFound(f"the pipeline {self._name} or its execution does not exist: {error}")
+        return error
+
+
+def _execution(summary: Mapping[str, Any]) -> PipelineExecution:
+    return PipelineExecution(
+        arn=str(summary["PipelineExecutionArn"]),
+        status=str(summary["PipelineExecutionStatus"]),
+        failure_reason=str(
+            summary.get("FailureReason") or summary.get("PipelineExecutionFailureReason") or ""
+        ),
+    )
+
+
+def _step(step: Mapping[str, Any]) -> StepResult:
+    metadata = step.get("Metadata") or {}
+    return StepResult(
+        name=str(step["StepName"]),
+        status=str(step["StepStatus"]),
+        failure_reason=str(
+            (metadata.get("Fail") or {}).get("ErrorMessage") or step.get("FailureReason") or ""
+        ),
+        model_package_arn=(metadata.get("RegisterModel") or {}).get("Arn"),
+    )

@@ -1,0 +1,221 @@
+"""The loop table in DynamoDB: every change of the generation record is one conditional write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from truthloop.aws.attributes import from_item, to_attribute, to_item
+from truthloop.aws.calls import translated
+from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Take, TakeOver
+from truthloop.decision import Decision
+from truthloop.triggers import Trigger
+
+_RECORD_KEY = to_item({"pk": "GENERATION", "sk": "CURRENT"})
+_DECISIONS = "DECISION"
+_HELD = "#status = :claimed AND #holder = :holder AND #generation = :generation"
+_NAMES = {"#status": "status", "#holder": "holder", "#generation": "generation"}
+
+
+class DynamoLoopTable:
+    """Implements ``ports.LoopTable``."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def read(self) -> GenerationRecord | None:
+        """Read the record, strongly consistent."""
+        with translated():
+            answer = self._client.get_item(TableName=self._name, Key=_RECORD_KEY, ConsistentRead=True)
+        return _record(from_item(answer["Item"])) if "Item" in answer else None
+
+    def take(self, plan: Take, execution: str, at: str) -> None:
+        """Write a claim of the next generation, unless the record has moved on."""
+        if plan.expected_generation is None:
+            condition, names, values = "attribute_not_exists(pk)", {}, {}
+        else:
+            condition = "#status = :idle AND #generation = :expected"
+            names, values = {}, {":idle": IDLE, ":expected": plan.expected_generation}
+        self._update(
+            "SET #generation = :generation, #status = :claimed, #holder = :holder, claimedAt = :at, "
+            "triggers = :triggers, pending = :none "
+            "REMOVE pipelineExecutionArn, starting, adoptedFrom",
+            condition,
+            names,
+            {
+                **values,
+                ":generation": plan.generation,
+                ":claimed": CLAIMED,
+                ":holder": execution,
+                ":at": at,
+                ":triggers": _triggers(plan.triggers),
+                ":none": {},
+            },
+        )
+
+    def take_over(
+        self,
+        plan: TakeOver,
+        execution: str,
+        at: str,
+        pipeline_execution_arn: str | None,
+        run: LastRun | None,
+    ) -> None:
+        """Write a claim in place of a holder that has ended, with the pipeline execution that it left."""
+        found = ", pipelineExecutionArn = :arn" if pipeline_execution_arn else ""
+        if run is not None:
+            found += ", lastRun = :run"
+        self._update(
+            "SET #holder = :taker, claimedAt = :at, adoptedFrom = :holder, triggers = :triggers" + found,
+            _HELD,
+            {},
+            {
+                **_held(plan.generation, plan.expected_holder),
+                ":taker": execution,
+                ":at": at,
+                ":triggers": _triggers(plan.triggers),
+                **({":arn": pipeline_execution_arn} if pipeline_execution_arn else {}),
+                **({":run": run.to_map()} if run else {}),
+            },
+        )
+
+    def coalesce(self, generation: int, holder: str, trigger: Trigger, decision: Decision) -> None:
+        """Record a trigger with the live holder's claim, and its decision, in one transaction."""
+        with translated():
+            self._client.transact_write_items(
+                TransactItems=[
+                    {
+                        "Update": self._change(
+                            "SET pending.#trigger = :trigger",
+                            _HELD,
+                            {"#trigger": trigger.id},
+                            {**_held(generation, holder), ":trigger": trigger.to_map()},
+                        )
+                    },
+                    {"Put": self._decision(decision)},
+                ]
+            )
+
+    def request_start(self, generation: int, execution: str, run: LastRun) -> None:
+        """Record, under the claim, that the pipeline is about to be started."""
+        self._update(
+            "SET starting = if_not_exists(starting, :run)",
+            _HELD,
+            {},
+            {**_held(generation, execution), ":run": run.to_map()},
+        )
+
+    def record_start(
+        self, generation: int, execution: str, pipeline_execution_arn: str, run: LastRun | None
+    ) -> None:
+        """Record, under the claim, the pipeline execution and what it was started on."""
+        values = {**_held(generation, execution), ":arn": pipeline_execution_arn}
+        expression = "SET pipelineExecutionArn = :arn"
+        if run is not None:
+            expression += ", lastRun = :run"
+            values[":run"] = run.to_map()
+        self._update(expression, _HELD, {}, values)
+
+    def release(
+        self, record: GenerationRecord, decision: Decision, run: LastRun | None, *, trained: bool
+    ) -> None:
+        """Make the record idle and write the decision, in one transaction; what is pending stays."""
+        expression = "SET #status = :idle, triggers = :none"
+        values = {**_held(record.generation, record.holder or ""), ":idle": IDLE, ":none": {}}
+        if run is not None:
+            expression += ", lastRun = :run" + (", lastTrained = :run" if trained else "")
+            values[":run"] = run.to_map()
+        with translated():
+            self._client.transact_write_items(
+                TransactItems=[
+                    {
+                        "Update": self._change(
+                            expression
+                            + " REMOVE #holder, claimedAt, pipelineExecutionArn, starting, adoptedFrom",
+                            _HELD,
+                            {},
+                            values,
+                        )
+                    },
+                    {"Put": self._decision(decision)},
+                ]
+            )
+
+    def put_decision(self, decision: Decision) -> None:
+        """Write one decision; its key is its time and execution, so the same one again changes nothing."""
+        with translated():
+            self._client.put_item(**self._decision(decision))
+
+    def spent_usd(self, month: str) -> float:
+        """Sum the estimates of the month's runs: the decisions that name a pipeline execution."""
+        total = 0.0
+        with translated():
+            pages = self._client.get_paginator("query").paginate(
+                TableName=self._name,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :month)",
+                ExpressionAttributeValues=to_item({":pk": _DECISIONS, ":month": month}),
+                ProjectionExpression="estimatedUsd, pipelineExecutionArn",
+                ConsistentRead=True,
+            )
+            for page in pages:
+                for item in map(from_item, page["Items"]):
+                    if item.get("pipelineExecutionArn"):
+                        total += float(item.get("estimatedUsd") or 0)
+        return round(total, 2)
+
+    def _update(
+        self, expression: str, condition: str, names: Mapping[str, str], values: Mapping[str, Any]
+    ) -> None:
+        with translated():
+            self._client.update_item(**self._change(expression, condition, names, values))
+
+    def _change(
+        self, expression: str, condition: str, names: Mapping[str, str], values: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        # DynamoDB refuses names and values that an expression does not use.
+        used = {name: meant for name, meant in _NAMES.items() if name in expression + condition}
+        return {
+            "TableName": self._name,
+            "Key": _RECORD_KEY,
+            "UpdateExpression": expression,
+            "ConditionExpression": condition,
+            "ExpressionAttributeValues": {key: to_attribute(value) for key, value in values.items()},
+            **({"ExpressionAttributeNames": {**used, **names}} if used or names else {}),
+        }
+
+    def _decision(self, decision: Decision) -> dict[str, Any]:
+        item = {"pk": _DECISIONS, "sk": decision.sort_key, **decision.to_map()}
+        return {"TableName": self._name, "Item": to_item(item)}
+
+
+def _held(generation: int, holder: str) -> dict[str, Any]:
+    return {":claimed": CLAIMED, ":holder": holder, ":generation": generation}
+
+
+def _triggers(triggers: Mapping[str, Trigger]) -> dict[str, Any]:
+    return {identifier: trigger.to_map() for identifier, trigger in triggers.items()}
+
+
+def _record(item: Mapping[str, Any]) -> GenerationRecord:
+    return GenerationRecord(
+        generation=int(item["generation"]),
+        status=str(item["status"]),
+        holder=item.get("holder"),
+        claimed_at=item.get("claimedAt"),
+        triggers=_read_triggers(item.get("triggers")),
+        pending=_read_triggers(item.get("pending")),
+        pipeline_execution_arn=item.get("pipelineExecutionArn"),
+        starting=_read_run(item.get("starting")),
+        adopted_from=item.get("adoptedFrom"),
+        last_run=_read_run(item.get("lastRun")),
+        last_trained=_read_run(item.get("lastTrained")),
+    )
+
+
+def _read_run(value: Mapping[str, Any] | None) -> LastRun | None:
+    return LastRun.from_map(value) if value else None
+
+
+def _read_triggers(value: Mapping[str, Any] | None) -> dict[str, Trigger]:
+    return {identifier: Trigger.from_map(identifier, part) for identifier, part in (value or {}).items()}

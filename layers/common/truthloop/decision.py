@@ -1,0 +1,143 @@
+"""What a run came to, and the decision log's item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from truthloop.errors import DatasetInvalid
+from truthloop.names import execution_name
+
+COALESCED = "COALESCED"
+REFUSED = "REFUSED"
+SUCCEEDED = "SUCCEEDED"
+REJECTED_BY_GATE = "REJECTED_BY_GATE"
+FAILED = "FAILED"
+STOPPED = "STOPPED"
+DEPLOYED = "DEPLOYED"
+REJECTED = "REJECTED"
+SUPERSEDED = "SUPERSEDED"
+
+TRAINED = frozenset({SUCCEEDED, REJECTED_BY_GATE})
+"""Outcomes of runs that did train: their dataset's labels are not new any more."""
+
+PIPELINE_LIVE = frozenset({"Executing", "Stopping"})
+MAXIMUM_METADATA_VALUE = 256
+GATE_STEP = "FailGate"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One item of the decision log."""
+
+    at: str
+    execution: str
+    generation: str
+    outcome: str
+    reason: str
+    message: str = ""
+    triggers: tuple[Mapping[str, Any], ...] = ()
+    rules: tuple[Mapping[str, Any], ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    estimated_usd: float = 0.0
+    pipeline_execution_arn: str | None = None
+    dataset_version: str | None = None
+    model_packages: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def sort_key(self) -> str:
+        """The item's ``sk``."""
+        return f"{self.at}#{execution_name(self.execution)}"
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the item's attributes, keys aside."""
+        return {
+            "at": self.at,
+            "execution": self.execution,
+            "generation": self.generation,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "message": self.message,
+            "triggers": [dict(trigger) for trigger in self.triggers],
+            "rules": [dict(rule) for rule in self.rules],
+            "evidence": dict(self.evidence),
+            "estimatedUsd": self.estimated_usd,
+            "pipelineExecutionArn": self.pipeline_execution_arn,
+            "datasetVersion": self.dataset_version,
+            "modelPackages": [dict(package) for package in self.model_packages],
+        }
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step of a pipeline execution, as far as a decision needs it."""
+
+    name: str
+    status: str
+    failure_reason: str
+    model_package_arn: str | None
+
+
+def judge_failure(steps: tuple[StepResult, ...], failure_reason: str) -> tuple[str, str]:
+    """Say what a failed pipeline run came to, and why in words.
+
+    The gate is a step of its own: when it failed, both models were trained and neither was good enough,
+    which is a result. Any other failed step is a failure.
+    """
+    failed = [step for step in steps if step.status == "Failed"]
+    gate = next((step for step in failed if step.name == GATE_STEP), None)
+    if gate is not None and len(failed) == 1:
+        return REJECTED_BY_GATE, gate.failure_reason or "no candidate is good enough"
+    if not failed:
+        return FAILED, failure_reason or "the pipeline failed without naming a step"
+    return FAILED, "; ".join(
+        f"step {step.name} failed: {step.failure_reason or 'no reason'}" for step in failed
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The part of evaluation.json that decides."""
+
+    accuracies: Mapping[str, float]
+    recommended: str | None
+    reason: str
+
+    @classmethod
+    def from_json(cls, content: bytes, where: str) -> Evaluation:
+        """Read evaluation.json.
+
+        Raises
+        ------
+        DatasetInvalid
+            When the file is not an evaluation of version 1.
+        """
+        try:
+            value = json.loads(content)
+            if value["version"] != 1:
+                raise ValueError(f"version {value['version']}")
+            models = {name: model for name, model in value["models"].items() if model}
+            recommendation = value["recommendation"]
+            return cls(
+                accuracies={name: float(model["accuracy"]) for name, model in models.items()},
+                recommended=recommendation["candidate"],
+                reason=str(recommendation["reason"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DatasetInvalid(f"{where} is not an evaluation.json of version 1: {error!r}") from error
+
+    def metadata(self, candidate: str) -> dict[str, str]:
+        """Return what is written on a candidate's package."""
+        accuracy = self.accuracies.get(candidate)
+        return {
+            "recommended": "true" if candidate == self.recommended else "false",
+            "accuracy": "" if accuracy is None else f"{accuracy:.4f}",
+            "reason": shorten(self.reason),
+        }
+
+
+def shorten(text: str, limit: int = MAXIMUM_METADATA_VALUE) -> str:
+    """Cut `text` to `limit` characters, visibly."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

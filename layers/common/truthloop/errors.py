@@ -1,0 +1,78 @@
+"""Every failure that Truthloop raises by name; state machines match these class names in ``ErrorEquals``."""
+
+from __future__ import annotations
+
+
+class TruthloopError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class TransientAwsError(TruthloopError):
+    """AWS throttled, timed out or failed for a moment: the same call may be made again."""
+
+
+class AwsRequestFailed(TruthloopError):
+    """AWS refused a request for a reason that a retry does not mend.
+
+    Parameters
+    ----------
+    operation : str
+        The API operation, as AWS names it.
+    code : str
+        The error code in AWS's answer; decisions are taken on it, never on the message.
+    message : str
+        AWS's own words.
+    """
+
+    def __init__(self, operation: str, code: str, message: str) -> None:
+        super().__init__(f"{operation} failed with {code}: {message}")
+        self.operation = operation
+        self.code = code
+
+
+class ConditionFailed(TruthloopError):
+    """A conditional write found that the item is no longer what the caller had read."""
+
+
+class SettingsError(TruthloopError):
+    """The function's environment lacks a setting or holds one that cannot be read."""
+
+
+class InvalidTrigger(TruthloopError):
+    """The execution's input is neither an event that may start a retrain nor a manual start."""
+
+
+class InvalidEvent(TruthloopError):
+    """A message does not hold the S3 event that this queue is for."""
+
+
+class ClaimLost(TruthloopError):
+    """Another execution holds the claim: this one must not act for the generation any more."""
+
+
+class ObjectMissing(TruthloopError):
+    """An object that this step was told to read does not exist."""
+
+
+class DatasetInvalid(TruthloopError):
+    """A dataset version or an evaluation in the bucket is not what its writer promised."""
+
+
+class PipelineNotFound(TruthloopError):
+    """The SageMaker pipeline or the execution that the loop expects does not exist."""
+
+
+class PipelineStillRunning(TruthloopError):
+    """A decision was asked for while the pipeline execution is still running."""
+
+
+class ModelPackageInvalid(TruthloopError):
+    """A model package lacks what is needed to serve it or to train on from it."""
+
+
+class EndpointBusy(TruthloopError):
+    """The endpoint is being changed by somebody else: reconcile again later."""
+
+
+class SmokeTestFailed(TruthloopError):
+    """The endpoint does not serve what was deployed, or serves it wrongly."""

@@ -1,0 +1,199 @@
+"""The functions' environment, read once per process into one typed object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from typing import Any, TypeVar, get_type_hints
+
+from truthloop.errors import SettingsError
+
+LOOP_TABLE_NAME = "LOOP_TABLE_NAME"
+DATA_BUCKET_NAME = "DATA_BUCKET_NAME"
+PIPELINE_NAME = "PIPELINE_NAME"
+MODEL_PACKAGE_GROUP_NAME = "MODEL_PACKAGE_GROUP_NAME"
+ENDPOINT_NAME = "ENDPOINT_NAME"
+RETRAIN_STATE_MACHINE_ARN = "RETRAIN_STATE_MACHINE_ARN"
+POLICY = "POLICY"
+DEPLOYMENT = "DEPLOYMENT"
+MONITOR = "MONITOR"
+
+INBOX_PREFIX = "ground-truth/inbox/"
+ACCEPTED_PREFIX = "ground-truth/accepted/"
+QUARANTINE_PREFIX = "ground-truth/quarantine/"
+BASE_PREFIX = "base/"
+SMOKE_TEST_PREFIX = "smoke-test/"
+METRIC_NAMESPACE = "Truthloop"
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What a retrain run may cost, when one is worth it, and how it trains.
+
+    A `monthly_spend_cap_usd` of 0 means no cap; an `instance_price_usd` of 0 means the list price.
+    """
+
+    minimum_new_labels: int
+    cooldown_minutes: float
+    monthly_spend_cap_usd: float
+    expected_instance_hours: float
+    training_instance_type: str
+    processing_instance_type: str
+    max_runtime_seconds: int
+    accuracy_threshold: float
+    improvement_margin: float
+    holdout_share: float
+    epochs: int
+    approval: str
+    code_version: str
+    instance_price_usd: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.approval not in ("auto", "manual"):
+            raise SettingsError(f"{POLICY}: approval is {self.approval!r}; it must be auto or manual")
+
+
+@dataclass(frozen=True)
+class DeploymentSettings:
+    """How a package is put into service."""
+
+    instance_type: str
+    instance_count: int
+    role_arn: str
+    bake_seconds: int
+    alarm_names: tuple[str, ...]
+    variant_name: str
+    capture_share_percent: int
+
+    def __post_init__(self) -> None:
+        if self.instance_count < 1:
+            raise SettingsError(
+                f"{DEPLOYMENT}: instanceCount is {self.instance_count}; it must be at least 1"
+            )
+        if not 0 <= self.bake_seconds <= 3600:
+            raise SettingsError(
+                f"{DEPLOYMENT}: bakeSeconds is {self.bake_seconds}; SageMaker allows 0 to 3600"
+            )
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """How the model in service is watched."""
+
+    image_uri: str
+    role_arn: str
+    instance_type: str
+    accuracy_threshold: float
+    minimum_labels: int
+    frequency: str
+
+    def __post_init__(self) -> None:
+        if self.frequency not in ("daily", "weekly"):
+            raise SettingsError(f"{MONITOR}: frequency is {self.frequency!r}; it must be daily or weekly")
+
+
+class Settings:
+    """The environment of one function; a setting is read when it is first asked for.
+
+    Each function has only the variables that it needs, so a missing one is an error where it is used.
+
+    Parameters
+    ----------
+    environment : Mapping[str, str]
+        Usually ``os.environ``.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+
+    @cached_property
+    def table_name(self) -> str:
+        """Name of the loop table."""
+        return self._text(LOOP_TABLE_NAME)
+
+    @cached_property
+    def bucket(self) -> str:
+        """Name of the data bucket."""
+        return self._text(DATA_BUCKET_NAME)
+
+    @cached_property
+    def pipeline_name(self) -> str:
+        """Name of the SageMaker pipeline."""
+        return self._text(PIPELINE_NAME)
+
+    @cached_property
+    def model_package_group(self) -> str:
+        """Name of the registry's package group."""
+        return self._text(MODEL_PACKAGE_GROUP_NAME)
+
+    @cached_property
+    def endpoint_name(self) -> str:
+        """Name of the endpoint."""
+        return self._text(ENDPOINT_NAME)
+
+    @cached_property
+    def policy(self) -> PolicySettings:
+        """The retrain policy."""
+        return _read(PolicySettings, POLICY, self._text(POLICY))
+
+    @cached_property
+    def deployment(self) -> DeploymentSettings:
+        """The deployment settings."""
+        return _read(DeploymentSettings, DEPLOYMENT, self._text(DEPLOYMENT))
+
+    @cached_property
+    def monitor(self) -> MonitorSettings:
+        """The monitor settings."""
+        return _read(MonitorSettings, MONITOR, self._text(MONITOR))
+
+    def _text(self, name: str) -> str:
+        value = self._environment.get(name, "")
+        if not value:
+            raise SettingsError(
+                f"the environment variable {name} is not set; template.yaml sets it on every function that "
+                "needs it"
+            )
+        return value
+
+
+_T = TypeVar("_T", PolicySettings, DeploymentSettings, MonitorSettings)
+
+
+def _read(kind: type[_T], variable: str, text: str) -> _T:
+    """Build `kind` from a JSON object with camelCase keys; unknown and missing keys are errors."""
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"the environment variable {variable} is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise SettingsError(f"the environment variable {variable} must be a JSON object")
+    hints = get_type_hints(kind)
+    known = {_camel(field.name): field for field in fields(kind)}
+    unknown = sorted(set(given) - set(known))
+    required = {key for key, field in known.items() if field.default is MISSING}
+    missing = sorted(required - set(given))
+    if unknown or missing:
+        raise SettingsError(f"{variable}: unknown keys {unknown}, missing keys {missing}")
+    values = {
+        known[key].name: _coerce(variable, key, hints[known[key].name], value) for key, value in given.items()
+    }
+    return kind(**values)
+
+
+def _coerce(variable: str, key: str, wanted: Any, value: Any) -> Any:
+    # CloudFormation substitutes every parameter as text, so "100" and 100 mean the same here.
+    try:
+        if wanted == tuple[str, ...]:
+            if not isinstance(value, list):
+                raise ValueError("not a list")
+            return tuple(str(part) for part in value if part)
+        return wanted(value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{variable}: {key} is {value!r}, which is not readable: {error}") from error
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

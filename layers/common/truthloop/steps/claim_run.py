@@ -1,0 +1,139 @@
+"""Claim the run, take it over, or leave the trigger with the execution that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from truthloop.claim import (
+    CLAIMED,
+    Coalesce,
+    GenerationRecord,
+    Held,
+    HolderState,
+    Take,
+    TakeOver,
+    plan_claim,
+)
+from truthloop.decision import COALESCED, Decision
+from truthloop.errors import ConditionFailed, TransientAwsError
+from truthloop.names import execution_name, generation_name
+from truthloop.ports import Ports
+from truthloop.times import from_iso, to_iso
+from truthloop.triggers import Trigger, parse_trigger
+
+_ATTEMPTS = 10
+"""Each lost race means that another execution got through: this many are a storm, not a deadlock."""
+
+
+class TriggerOutput(TypedDict):
+    """One trigger of the claim."""
+
+    id: str
+    kind: str
+    at: str
+
+
+class ClaimOutput(TypedDict):
+    """What the state machine branches on."""
+
+    outcome: str
+    generation: str
+    holder: str
+    pipelineExecutionArn: str | None
+    triggers: list[TriggerOutput]
+
+
+def claim_run(event: Mapping[str, Any], ports: Ports) -> ClaimOutput:
+    """Pass the one gate, or be recorded at it.
+
+    Parameters
+    ----------
+    event : Mapping
+        ``execution`` (ARN), ``trigger`` (the execution's raw input), ``startedAt`` (ISO 8601).
+    ports : Ports
+        The outside world.
+
+    Raises
+    ------
+    InvalidTrigger
+        When the input is no reason to look.
+    TransientAwsError
+        When AWS fails for the moment, or other executions kept winning the race.
+    """
+    execution = str(event["execution"])
+    started_at = to_iso(from_iso(str(event["startedAt"])))
+    trigger = parse_trigger(
+        event.get("trigger"), execution_name=execution_name(execution), started_at=started_at
+    )
+    for _ in range(_ATTEMPTS):
+        try:
+            return _try(execution, started_at, trigger, ports)
+        except ConditionFailed:
+            continue  # the record moved between reading and writing: look again
+    raise TransientAwsError(f"{execution} lost the race for the generation record {_ATTEMPTS} times")
+
+
+def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> ClaimOutput:
+    record = ports.table.read()
+    plan = plan_claim(record, execution, trigger, _holder_state(record, execution, ports), ports.now())
+    at = to_iso(ports.now())
+    match plan:
+        case Held(held):
+            return _output("ADOPTED" if held.adopted_from else "CLAIMED", held)
+        case Take():
+            ports.table.take(plan, execution, at)
+            return _answer("CLAIMED", plan.generation, execution, None, plan.triggers)
+        case TakeOver():
+            if record is None:
+                raise AssertionError("a claim is only taken over from a record")
+            arn = record.pipeline_execution_arn
+            if arn is None:
+                # The old holder may have ended between starting the pipeline and writing that down.
+                found = ports.pipeline.find(generation_name(plan.generation))
+                arn = found.arn if found else None
+            ports.table.take_over(plan, execution, at, arn, record.run_of(arn) if arn else None)
+            return _answer("ADOPTED", plan.generation, execution, arn, plan.triggers)
+        case Coalesce():
+            return _coalesce(plan, execution, started_at, trigger, ports)
+
+
+def _holder_state(record: GenerationRecord | None, execution: str, ports: Ports) -> HolderState | None:
+    if record is None or record.status != CLAIMED or record.holder in (None, execution):
+        return None
+    return ports.executions.state(str(record.holder))
+
+
+def _coalesce(plan: Coalesce, execution: str, started_at: str, trigger: Trigger, ports: Ports) -> ClaimOutput:
+    decision = Decision(
+        at=started_at,  # not the present: a retry must write the same item
+        execution=execution,
+        generation=generation_name(plan.generation),
+        outcome=COALESCED,
+        reason=COALESCED,
+        message=f"{execution_name(plan.holder)} holds the run; the trigger waits with it",
+        triggers=({"id": trigger.id, **trigger.to_map()},),
+    )
+    if plan.recorded:
+        ports.table.put_decision(decision)
+    else:
+        ports.table.coalesce(plan.generation, plan.holder, trigger, decision)
+    return _answer("COALESCED", plan.generation, plan.holder, None, {trigger.id: trigger})
+
+
+def _output(outcome: str, record: GenerationRecord) -> ClaimOutput:
+    return _answer(
+        outcome, record.generation, str(record.holder), record.pipeline_execution_arn, record.triggers
+    )
+
+
+def _answer(
+    outcome: str, generation: int, holder: str, arn: str | None, triggers: Mapping[str, Trigger]
+) -> ClaimOutput:
+    return {
+        "outcome": outcome,
+        "generation": generation_name(generation),
+        "holder": holder,
+        "pipelineExecutionArn": arn,
+        "triggers": [{"id": t.id, "kind": t.kind, "at": t.at} for t in triggers.values()],
+    }

@@ -1,0 +1,95 @@
+"""Say what a finished pipeline execution came to, and write the recommendation on its packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from truthloop.decision import (
+    FAILED,
+    PIPELINE_LIVE,
+    STOPPED,
+    SUCCEEDED,
+    Evaluation,
+    judge_failure,
+)
+from truthloop.errors import PipelineStillRunning
+from truthloop.names import evaluation_key
+from truthloop.ports import PipelineExecution, Ports
+from truthloop.registry import PENDING
+
+
+class PackageOutput(TypedDict):
+    """One registered candidate."""
+
+    arn: str
+    candidate: str
+    recommended: bool
+    accuracy: float | None
+
+
+class DecideOutput(TypedDict):
+    """The outcome of the run."""
+
+    outcome: str
+    message: str
+    modelPackages: list[PackageOutput]
+    approve: str | None
+
+
+def decide_run(event: Mapping[str, Any], ports: Ports) -> DecideOutput:
+    """Decide the run by its pipeline execution's status, steps and evaluation.
+
+    Raises
+    ------
+    PipelineStillRunning
+        When the execution has not ended.
+    DatasetInvalid, ObjectMissing
+        When the run succeeded and its evaluation cannot be read.
+    """
+    execution = _ended(event, ports)
+    if execution.status == "Succeeded":
+        return _succeeded(str(event["generation"]), execution, ports)
+    if execution.status == "Stopped":
+        outcome, message = STOPPED, execution.failure_reason or "the pipeline execution was stopped"
+    else:
+        outcome, message = judge_failure(ports.pipeline.steps(execution.arn), execution.failure_reason)
+    return {"outcome": outcome, "message": message, "modelPackages": [], "approve": None}
+
+
+def _ended(event: Mapping[str, Any], ports: Ports) -> PipelineExecution:
+    arn, status = str(event["pipelineExecutionArn"]), event.get("status")
+    if not status or status in PIPELINE_LIVE:
+        execution = ports.pipeline.describe(arn)
+        if execution.status in PIPELINE_LIVE:
+            raise PipelineStillRunning(f"{arn} is {execution.status}: wait for it before deciding")
+        return execution
+    return PipelineExecution(arn, str(status), str(event.get("failureReason") or ""))
+
+
+def _succeeded(generation: str, execution: PipelineExecution, ports: Ports) -> DecideOutput:
+    key = evaluation_key(generation)
+    evaluation = Evaluation.from_json(ports.objects.read(key), ports.objects.uri(key))
+    packages: list[PackageOutput] = []
+    approve: str | None = None
+    for step in ports.pipeline.steps(execution.arn):
+        if step.model_package_arn is None:
+            continue
+        package = ports.registry.describe(step.model_package_arn)
+        ports.registry.annotate(package, evaluation.metadata(package.candidate))
+        recommended = package.candidate == evaluation.recommended
+        packages.append(
+            {
+                "arn": package.arn,
+                "candidate": package.candidate,
+                "recommended": recommended,
+                "accuracy": evaluation.accuracies.get(package.candidate),
+            }
+        )
+        # Someone who has approved or rejected it meanwhile has decided; a retry must not undo that.
+        if recommended and ports.settings.policy.approval == "auto" and package.approval == PENDING:
+            approve = package.arn
+    if not packages:
+        message = f"{execution.arn} succeeded without registering a model; see its steps"
+        return {"outcome": FAILED, "message": message, "modelPackages": [], "approve": None}
+    return {"outcome": SUCCEEDED, "message": evaluation.reason, "modelPackages": packages, "approve": approve}

@@ -1,0 +1,83 @@
+"""Start the generation's pipeline execution, or find it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypedDict
+
+from truthloop.claim import LastRun, require_claim
+from truthloop.names import digest
+from truthloop.policy import estimated_usd
+from truthloop.ports import Objects, Ports
+from truthloop.settings import BASE_PREFIX, PolicySettings
+from truthloop.times import to_iso
+
+
+class StartOutput(TypedDict):
+    """The pipeline execution, and whether it was there already."""
+
+    pipelineExecutionArn: str
+    found: bool
+
+
+def start_pipeline(event: Mapping[str, Any], ports: Ports) -> StartOutput:
+    """Start at most one pipeline execution per generation.
+
+    Three things make it one, each for a moment that the others cannot see: the record says that a start was
+    asked for before it is asked for; the execution is looked up by its display name, the generation; and the
+    client request token derives from the generation and its dataset.
+
+    Raises
+    ------
+    ClaimLost
+        When the execution does not hold the claim.
+    PipelineNotFound
+        When the pipeline is not deployed.
+    """
+    execution, generation = str(event["execution"]), str(event["generation"])
+    dataset: Mapping[str, str] = event["dataset"]
+    record = require_claim(ports.table.read(), execution, generation)
+    if record.pipeline_execution_arn is not None:
+        return {"pipelineExecutionArn": record.pipeline_execution_arn, "found": True}
+
+    policy = ports.settings.policy
+    run = LastRun(
+        generation=generation,
+        dataset_version=dataset["datasetVersion"],
+        dataset_uri=dataset["datasetUri"],
+        pipeline_execution_arn="",
+        started_at=to_iso(ports.now()),
+        code_version=policy.code_version,
+        estimated_usd=estimated_usd(policy) or 0.0,
+    )
+    ports.table.request_start(record.generation, execution, run)
+    running = ports.pipeline.find(generation)
+    if running is not None:
+        arn = running.arn
+    else:
+        token = digest(ports.pipeline.name, generation, dataset["datasetUri"], dataset["datasetVersion"])
+        arn = ports.pipeline.start(generation, token, _parameters(generation, dataset, policy, ports.objects))
+    started = replace(record.starting or run, pipeline_execution_arn=arn)
+    ports.table.record_start(record.generation, execution, arn, started)
+    return {"pipelineExecutionArn": arn, "found": running is not None}
+
+
+def _parameters(
+    generation: str, dataset: Mapping[str, str], policy: PolicySettings, objects: Objects
+) -> dict[str, str]:
+    return {
+        "Generation": generation,
+        "DatasetUri": dataset["datasetUri"],
+        "BaseUri": objects.uri(BASE_PREFIX),
+        "CaptureManifestUri": dataset["captureManifestUri"],
+        "ChampionManifestUri": dataset["championManifestUri"],
+        "RunUri": objects.uri(f"runs/{generation}"),
+        "TrainingInstanceType": policy.training_instance_type,
+        "ProcessingInstanceType": policy.processing_instance_type,
+        "MaxRuntimeSeconds": str(policy.max_runtime_seconds),
+        "AccuracyThreshold": str(policy.accuracy_threshold),
+        "ImprovementMargin": str(policy.improvement_margin),
+        "HoldoutShare": str(policy.holdout_share),
+        "Epochs": str(policy.epochs),
+    }
