@@ -97,8 +97,7 @@ class Dataset:
         """
         try:
             value: dict[str, Any] = json.loads(content)
-            if value["version"] != 1:
-                raise ValueError(f"version {value['version']}")
+            require_version(value)
             truth, champion = value["groundTruth"], value["champion"]
             return cls(
                 generation=value["generation"],
@@ -122,6 +121,18 @@ class Dataset:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetInvalid(f"{where} is not a dataset.json of version 1: {error!r}") from error
+
+
+def require_version(value: Mapping[str, Any]) -> None:
+    """Accept version 1 of a file's format only.
+
+    Raises
+    ------
+    ValueError
+        When the file says that it is of another version.
+    """
+    if value["version"] != 1:
+        raise ValueError(f"its version is {value['version']!r}")
 
 
 def manifest(bucket: str, keys: Iterable[str]) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from truthloop.dataset import require_version
 from truthloop.errors import DatasetInvalid
 from truthloop.names import execution_name
 
@@ -116,8 +117,7 @@ class Evaluation:
         """
         try:
             value = json.loads(content)
-            if value["version"] != 1:
-                raise ValueError(f"version {value['version']}")
+            require_version(value)
             models = {name: model for name, model in value["models"].items() if model}
             recommendation = value["recommendation"]
             return cls(

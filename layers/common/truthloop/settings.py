@@ -186,12 +186,16 @@ def _coerce(variable: str, key: str, wanted: Any, value: Any) -> Any:
     # CloudFormation substitutes every parameter as text, so "100" and 100 mean the same here.
     try:
         if wanted == tuple[str, ...]:
-            if not isinstance(value, list):
-                raise ValueError("not a list")
-            return tuple(str(part) for part in value if part)
+            return tuple(str(part) for part in _list(value) if part)
         return wanted(value)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{variable}: {key} is {value!r}, which is not readable: {error}") from error
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return value
 
 
 def _camel(name: str) -> str:

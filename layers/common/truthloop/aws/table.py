@@ -32,19 +32,19 @@ class DynamoLoopTable:
 
     def take(self, plan: Take, execution: str, at: str) -> None:
         """Write a claim of the next generation, unless the record has moved on."""
-        if plan.expected_generation is None:
-            condition, names, values = "attribute_not_exists(pk)", {}, {}
-        else:
+        condition = "attribute_not_exists(pk)"
+        expected: dict[str, Any] = {}
+        if plan.expected_generation is not None:
             condition = "#status = :idle AND #generation = :expected"
-            names, values = {}, {":idle": IDLE, ":expected": plan.expected_generation}
+            expected = {":idle": IDLE, ":expected": plan.expected_generation}
         self._update(
             "SET #generation = :generation, #status = :claimed, #holder = :holder, claimedAt = :at, "
             "triggers = :triggers, pending = :none "
             "REMOVE pipelineExecutionArn, starting, adoptedFrom",
             condition,
-            names,
+            {},
             {
-                **values,
+                **expected,
                 ":generation": plan.generation,
                 ":claimed": CLAIMED,
                 ":holder": execution,

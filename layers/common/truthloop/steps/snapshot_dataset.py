@@ -90,8 +90,8 @@ def _label_lines(dataset: Dataset, ports: Ports) -> list[bytes]:
         labels = merge(labels, read_accepted(key, ports.objects.lines(key)))
     if len(labels) != dataset.labels:
         raise DatasetInvalid(
-            f"{dataset.generation} promises {dataset.labels} labels and its accepted objects hold {len(labels)}: "
-            "accepted objects were changed or deleted"
+            f"{dataset.generation} promises {dataset.labels} labels and its accepted objects hold "
+            f"{len(labels)}: accepted objects were changed or deleted"
         )
     return [labels[identifier].to_line() for identifier in sorted(labels)]
 
