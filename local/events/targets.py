@@ -12,7 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ParamValidationError,
+)
 
 from local.context import LocalAws
 
@@ -208,7 +214,7 @@ def attempt(call: Callable[[], Any]) -> Any:
         raise _from_client_error(error) from error
     except ParamValidationError as error:
         raise DeliveryError("SDK_CLIENT_ERROR", str(error), retryable=False) from error
-    except HTTPClientError as error:
+    except (HTTPClientError, EndpointConnectionError) as error:
         raise DeliveryError("CONNECTION_FAILURE", str(error), retryable=True) from error
     except BotoCoreError as error:
         raise DeliveryError("SDK_CLIENT_ERROR", str(error), retryable=False) from error
