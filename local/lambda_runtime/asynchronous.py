@@ -117,10 +117,10 @@ class AsynchronousInvoker:
         side = "OnSuccess" if condition == "Success" else "OnFailure"
         destination = ((config.get("DestinationConfig") or {}).get(side) or {}).get("Destination")
         if destination:
-            destinations.deliver(self._aws, destination, result)
+            destinations.deliver(self._service, function.role, destination, result)
         dead_letter = (getattr(function, "dead_letter_config", None) or {}).get("TargetArn")
         if condition != "Success" and dead_letter:
-            destinations.send_to_dead_letter_queue(self._aws, dead_letter, result)
+            destinations.send_to_dead_letter_queue(self._service, function.role, dead_letter, result)
 
     def stop(self) -> None:
         """Drop what waits for a retry."""

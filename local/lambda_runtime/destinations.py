@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from local.context import LocalAws
 from local.lambda_runtime.errors import InvalidParameterError, NotEmulatedError
-from local.lambda_runtime.service import Outcome
+from local.lambda_runtime.service import LambdaService, Outcome
 
 log = logging.getLogger("local.lambda")
 
@@ -80,22 +79,20 @@ def check(config: dict[str, Any]) -> None:
             raise NotEmulatedError(f"asynchronous destinations of the service {parts[2]} ({arn})")
 
 
-def deliver(aws: LocalAws, arn: str, result: Result) -> None:
-    """Send the invocation record to a destination."""
+def deliver(lambdas: LambdaService, role: str, arn: str, result: Result) -> None:
+    """Send the invocation record to a destination, with the rights of the function's role."""
     record = json.dumps(result.record())
-    service = arn.split(":")[2]
+    service, region = arn.split(":")[2:4]
+    client = lambdas.client_as(role, service, region)
     if service == "sqs":
-        sqs = aws.client("sqs", arn.split(":")[3])
-        sqs.send_message(QueueUrl=_queue_url(aws, arn), MessageBody=record)
+        client.send_message(QueueUrl=_queue_url(lambdas, arn), MessageBody=record)
     elif service == "sns":
-        aws.client("sns", arn.split(":")[3]).publish(TopicArn=arn, Message=record)
+        client.publish(TopicArn=arn, Message=record)
     elif service == "lambda":
-        aws.client("lambda", arn.split(":")[3]).invoke(
-            FunctionName=arn, InvocationType="Event", Payload=record.encode()
-        )
+        client.invoke(FunctionName=arn, InvocationType="Event", Payload=record.encode())
     else:
         outcome = "Success" if result.condition == "Success" else "Failure"
-        answer = aws.client("events", arn.split(":")[3]).put_events(
+        answer = client.put_events(
             Entries=[
                 {
                     "Source": "lambda",
@@ -110,7 +107,7 @@ def deliver(aws: LocalAws, arn: str, result: Result) -> None:
             log.error("the event bus %s refused an invocation record: %s", arn, answer["Entries"])
 
 
-def send_to_dead_letter_queue(aws: LocalAws, arn: str, result: Result) -> None:
+def send_to_dead_letter_queue(lambdas: LambdaService, role: str, arn: str, result: Result) -> None:
     """Send the event itself, with AWS's three attributes, to the function's dead-letter queue or topic."""
     message = ""
     if result.outcome is not None:
@@ -120,14 +117,15 @@ def send_to_dead_letter_queue(aws: LocalAws, arn: str, result: Result) -> None:
         "ErrorCode": {"DataType": "Number", "StringValue": "200" if result.outcome else "429"},
         "ErrorMessage": {"DataType": "String", "StringValue": message[:1024] or result.condition},
     }
-    body, region = result.payload.decode(), arn.split(":")[3]
-    if arn.split(":")[2] == "sqs":
-        sqs = aws.client("sqs", region)
-        sqs.send_message(QueueUrl=_queue_url(aws, arn), MessageBody=body, MessageAttributes=attributes)
+    body = result.payload.decode()
+    service, region = arn.split(":")[2:4]
+    client = lambdas.client_as(role, service, region)
+    if service == "sqs":
+        client.send_message(QueueUrl=_queue_url(lambdas, arn), MessageBody=body, MessageAttributes=attributes)
     else:
-        aws.client("sns", region).publish(TopicArn=arn, Message=body, MessageAttributes=attributes)
+        client.publish(TopicArn=arn, Message=body, MessageAttributes=attributes)
 
 
-def _queue_url(aws: LocalAws, arn: str) -> str:
-    _, _, _, _, account, name = arn.split(":")
-    return f"{aws.endpoint}/{account}/{name}"
+def _queue_url(lambdas: LambdaService, arn: str) -> str:
+    account, name = arn.split(":")[4:]
+    return f"{lambdas.aws.endpoint}/{account}/{name}"

@@ -166,12 +166,16 @@ def _extend_functions(service: LambdaService, function_class: Any, backend_class
         for name, attribute in (EXTRA_ATTRIBUTES | UPDATED_BY_MOTO_NOT).items():
             if name in changes:
                 setattr(self, attribute, changes[name])
+        if "EphemeralStorage" in changes:
+            self.ephemeral_storage = changes["EphemeralStorage"]["Size"]
         answer = original(self, changes)
         service.check_invocable(self)
         service.pool.retire(self.function_name, self.region)
         return answer | _extra(self)
 
     def update_code(original: Callable[..., Any], self: Any, changes: dict[str, Any]) -> Any:
+        if changes.get("Architectures"):
+            self.architectures = changes["Architectures"]
         answer = original(self, changes)
         service.pool.retire(self.function_name, self.region)
         service.aws.submit(service.prepare, self)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import boto3
+from botocore.config import Config
 
 from local.context import LocalAws
 from local.lambda_runtime import interpreter
@@ -70,6 +74,8 @@ class LambdaService:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._guardian = Guardian()
         self._logs = LogWriter()
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[str, str, str], Any] = {}
         self._concurrency = Concurrency(settings.account_concurrency)
         self.pool = WorkerPool(settings)
 
@@ -102,6 +108,22 @@ class LambdaService:
             return task, None
         zips = [layer_version(function, layer["Arn"]).code_bytes for layer in function.layers]
         return task, self._artifacts.unpack("opt", zips, python)
+
+    def client_as(self, role: str, service: str, region: str) -> Any:
+        """Return a client that calls the local AWS with the rights of ``role``, as Lambda itself does."""
+        key = (role, service, region)
+        with self._lock:
+            if key not in self._clients:
+                access_key = access_key_for(role)
+                self._clients[key] = boto3.session.Session().client(
+                    service,  # type: ignore[call-overload]
+                    region_name=region,
+                    endpoint_url=self.aws.endpoint,
+                    aws_access_key_id=access_key,
+                    aws_secret_access_key=f"secret-of-{access_key}",
+                    config=Config(retries={"total_max_attempts": 1}),
+                )
+            return self._clients[key]
 
     def _start_worker(self, function: Any, config: FunctionConfig) -> Worker:
         python = interpreter.find(config.runtime, self.settings.python)

@@ -22,7 +22,7 @@ def install() -> None:
     """Replace what moto does with the messages of a queue."""
     Queue.add_message = _add_message
     SQSBackend.receive_message = _receive_message
-    Queue.delete_message = _locked(Queue.delete_message, lambda queue: queue)
+    Queue.delete_message = _locked(Queue.delete_message, lambda queue, *_, **__: queue)
     for name in ("change_message_visibility", "purge_queue"):
         setattr(SQSBackend, name, _locked_by_name(getattr(SQSBackend, name)))
     SQSBackend.delete_queue = _announced(SQSBackend.delete_queue)

@@ -84,11 +84,16 @@ class Functions:
         self.api = make_client("lambda")
 
     def role(self, name: str = "role-of-tests") -> str:
+        """Return the ARN of a role that may do everything, made when it is missing."""
         iam = self.client("iam")
         try:
-            return str(iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"])
+            role = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]
         except iam.exceptions.EntityAlreadyExistsException:
             return str(iam.get_role(RoleName=name)["Role"]["Arn"])
+        statement = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_role_policy(RoleName=name, PolicyName="everything", PolicyDocument=document)
+        return str(role["Arn"])
 
     def create(self, source: str = ECHO, files: dict[str, str] | None = None, **properties: Any) -> str:
         name = f"f-{uuid.uuid4().hex[:12]}"
@@ -146,8 +151,12 @@ class Functions:
         return found
 
     def log(self, name: str) -> list[str]:
+        """Return the messages of a function's log; none before it has run."""
         logs = self.client("logs")
-        events = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+        try:
+            events = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            return []
         return [event["message"] for event in events]
 
 

@@ -333,6 +333,7 @@ def test_reserved_concurrency_throttles(functions: Functions) -> None:
     functions.invoke(name, 0)
     slow = threading.Thread(target=functions.invoke, args=(name, 1))
     slow.start()
+    time.sleep(0.3)  # until it runs: whoever comes second is throttled
 
     def throttled() -> Any:
         try:

@@ -51,11 +51,7 @@ def send(functions: Functions, url: str, *bodies: str, **options: Any) -> None:
 
 
 def batches(functions: Functions, name: str) -> list[list[str]]:
-    try:
-        log = functions.log(name)
-    except ClientError:  # nothing has run yet
-        return []
-    return [json.loads(line[6:]) for line in log if line.startswith("batch")]
+    return [json.loads(line[6:]) for line in functions.log(name) if line.startswith("batch")]
 
 
 def waiting(functions: Functions, url: str) -> int:
@@ -327,7 +323,7 @@ def test_a_deleted_function_leaves_the_messages(functions: Functions) -> None:
         ({"BatchSize": 11}, "greater than 0 if maximum batch size is greater than 10"),
         ({"BatchSize": 10_001, "MaximumBatchingWindowInSeconds": 1}, "between 1 and 10000"),
         ({"MaximumBatchingWindowInSeconds": 301}, "between 0 and 300"),
-        ({"ScalingConfig": {"MaximumConcurrency": 1}}, "between 2 and 1000"),
+        ({"ScalingConfig": {"MaximumConcurrency": 1001}}, "between 2 and 1000"),
         ({"BisectBatchOnFunctionError": True}, "not supported for event source type sqs"),
         ({"ProvisionedPollerConfig": {"MinimumPollers": 2}}, "does not emulate ProvisionedPollerConfig"),
         ({"FilterCriteria": {"Filters": [{"Pattern": '{"body": "x"}'}]}}, "Invalid filter pattern"),
