@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from local.lambda_runtime.identity import access_key_for
 from tests.local.lambda_helpers import Functions, archive, eventually
 
+FILE_SYSTEM = "arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsap-0123456789abcdef0"
 ENVIRONMENT = """
 import os, sys
 def lambda_handler(event, context):
@@ -369,12 +370,12 @@ def test_concurrent_calls_get_workers_of_their_own(functions: Functions) -> None
     ("properties", "what"),
     [
         ({"Runtime": "nodejs22.x"}, "the runtime nodejs22.x"),
-        ({"FileSystemConfigs": [{"Arn": "arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsap-0123456789abcdef0", "LocalMountPath": "/mnt/x"}]}, "FileSystemConfigs"),
+        ({"FileSystemConfigs": [{"Arn": FILE_SYSTEM, "LocalMountPath": "/mnt/x"}]}, "FileSystemConfigs"),
         ({"SnapStart": {"ApplyOn": "PublishedVersions"}}, "SnapStart"),
         ({"Environment": {"Variables": {"AWS_REGION": "eu-west-1"}}}, "reserved keys"),
-        ({"DeadLetterConfig": {"TargetArn": "arn:aws:lambda:us-east-1:123456789012:function:x"}}, "neither an SQS queue"),
+        ({"DeadLetterConfig": {"TargetArn": "arn:aws:s3:::bucket"}}, "neither an SQS queue"),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_or_invalid_is_refused_at_creation(
     functions: Functions, properties: dict[str, Any], what: str
 ) -> None:
