@@ -22,8 +22,10 @@ from typing import Any
 
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.core.exceptions import AccessDeniedError, JsonRESTError
+from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.iam.models import iam_backends
 from moto.s3.exceptions import S3ClientError
+from moto.s3.models import FakeBucket
 
 from local.context import LocalAws
 from local.lambda_runtime.identity import role_of
@@ -50,6 +52,8 @@ _TRANSACTION_ACTIONS = {
     "Delete": "DeleteItem",
     "ConditionCheck": "ConditionCheckItem",
 }
+
+_INSECURE = {"Bool": {"aws:SecureTransport": "false"}}
 
 
 class Calls:
@@ -88,12 +92,28 @@ def install(aws: LocalAws) -> None:
                 refuse(self, role_arn, action)
 
     ActionAuthenticatorMixin._authenticate_and_authorize_action = authorize
+    FakeBucket.get_permission = bucket_permission
     if path := os.environ.get("TRUTHLOOP_LOCAL_CALLS"):
 
         def keep() -> None:
             Path(path).write_text(json.dumps(calls.by_role(), indent=1))
 
         aws.on_stop(keep)
+
+
+def bucket_permission(self: FakeBucket, action: str, resource: str) -> PermissionResult:
+    """Judge a bucket's policy; moto's own judgement takes no notice of conditions.
+
+    The loopback interface stands in for TLS here, so a statement about insecure transport never applies.
+    """
+    if self.policy is None:
+        return PermissionResult.NEUTRAL
+    policy = json.loads(self.policy)
+    statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
+    policy["Statement"] = [item for item in statements if item.get("Condition") != _INSECURE]
+    if not policy["Statement"]:
+        return PermissionResult.NEUTRAL
+    return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
 
 
 def actions_of(signing_name: str, request: Any) -> list[str]:
@@ -119,7 +139,13 @@ def granted_actions(account_id: str, role_name: str) -> list[str]:
     """Return the actions that the Allow statements of a role's policies name (wildcards as written)."""
     backend = iam_backends[account_id]["aws"]
     role = backend.get_role(role_name)
-    documents = [*role.policies.values(), *(policy.document for policy in role.managed_policies.values())]
+    managed = [
+        version.document
+        for policy in role.managed_policies.values()
+        for version in policy.versions
+        if version.version_id == policy.default_version_id
+    ]
+    documents = [*role.policies.values(), *managed]
     granted: list[str] = []
     for document in documents:
         parsed = json.loads(document) if isinstance(document, str) else document

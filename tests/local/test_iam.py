@@ -9,6 +9,7 @@ import zipfile
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 HANDLER = """
 import boto3, botocore.exceptions
@@ -38,6 +39,9 @@ def invoke(server: Any) -> Any:
     role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     statement = {"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    # SAM attaches a managed policy to every role that it makes.
+    managed = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]
+    iam.attach_role_policy(RoleName=name, PolicyArn=managed["Arn"])
     iam.put_role_policy(RoleName=name, PolicyName="put", PolicyDocument=document)
     server.client("dynamodb").create_table(
         TableName=name,
@@ -78,3 +82,28 @@ def test_calls_without_a_grant_are_refused(invoke: Any, call: str, code: str) ->
 
 def test_the_users_key_needs_no_role(server: Any) -> None:
     assert "Buckets" in server.client("s3").list_buckets()
+
+
+def test_a_bucket_policy_about_insecure_transport_does_not_apply_to_the_loopback_interface(
+    server: Any,
+) -> None:
+    s3, bucket = server.client("s3"), f"policy-{uuid.uuid4().hex[:8]}"
+    s3.create_bucket(Bucket=bucket)
+    tls_only = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [tls_only]}))
+
+    s3.put_object(Bucket=bucket, Key="a", Body=b"served")
+
+    assert s3.get_object(Bucket=bucket, Key="a")["Body"].read() == b"served"
+    without = {key: value for key, value in tls_only.items() if key != "Condition"}
+    s3.put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [tls_only, without]})
+    )
+    with pytest.raises(ClientError, match="403"):
+        s3.put_object(Bucket=bucket, Key="b", Body=b"denied")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import IO, Any
 
 from truthloop.aws.calls import translated
@@ -73,7 +73,8 @@ class S3Objects:
                 at = f" (version {version_id})" if version_id else ""
                 raise ObjectMissing(f"s3://{bucket}/{key}{at} does not exist") from error
             raise
-        with answer["Body"] as body, translated():
+        # Not the body's own context manager: that hands out the raw stream, which lacks iter_chunks.
+        with closing(answer["Body"]) as body, translated():
             yield ObjectStream(
                 chunks=body.iter_chunks(_CHUNK),
                 last_modified=answer["LastModified"],
