@@ -80,7 +80,7 @@ deploy: build ## Deploy to the AWS account that your credentials name (sam deplo
 	@.venv-sam/bin/sam deploy --stack-name $(STACK)
 
 pipeline: .venv-sdk/.done ## Generate the pipeline definition from containers/pipeline/definition.py
-	@.venv-sdk/bin/python -m containers.pipeline.definition
+	@cd containers && ../.venv-sdk/bin/python -m pipeline.definition
 
 lock: $(VENV)/.python ## Lock the newest allowed version of every dependency, with hashes
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv

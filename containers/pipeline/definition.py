@@ -64,7 +64,7 @@ from common.logs import METRIC_DEFINITIONS
 
 HERE = Path(__file__).parent
 STAND_INS = {
-    "arn:aws:iam::123456789012:role/PipelineRole": "${PipelineRoleArn}",
+    "arn:aws:iam::123456789012:role/JobRole": "${JobRoleArn}",
     "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-training:stand-in": "${TrainingImageUri}",
     "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-inference:stand-in": "${InferenceImageUri}",
     "stand-in-model-package-group": "${ModelPackageGroupName}",
@@ -333,7 +333,10 @@ Parameters:
     Description: Name of the pipeline.
   PipelineRoleArn:
     Type: String
-    Description: Role of the pipeline and of its jobs.
+    Description: Role of the pipeline itself; starts the jobs and registers the packages.
+  JobRoleArn:
+    Type: String
+    Description: Role of the pipeline's jobs.
   ModelPackageGroupName:
     Type: String
     Description: Model package group that candidates are registered in.
