@@ -146,10 +146,26 @@ def exception_name(shape_name: str) -> str:
     return name if name.endswith("Exception") else f"{name}Exception"
 
 
-def error_name(error: ClientError, prefix: str, generic: str) -> str:
+_LEGACY_CODES = {"AWS.SimpleQueueService.NonExistentQueue": "QueueDoesNotExist"}
+"""Codes of the old query protocol that services still answer in place of the modelled one."""
+
+
+@functools.cache
+def _error_shapes(service: str) -> dict[str, str]:
+    found: list[Any] = _SESSION.get_service_model(service).error_shapes
+    return {code: shape.name for shape in found for code in (shape.name, shape.error_code)}
+
+
+def error_name(error: ClientError, service: str, prefix: str, generic: str) -> str:
     """Return the error name of a failed call: the modelled exception, else the service's general one."""
-    shape = type(error).__name__
-    return f"{prefix}.{generic if shape == 'ClientError' else exception_name(shape)}"
+    code = error.response.get("Error", {}).get("Code", "")
+    shape = _error_shapes(service).get(_LEGACY_CODES.get(code, code))
+    return f"{prefix}.{generic if shape is None else exception_name(shape)}"
+
+
+def modelled_exceptions(service: str) -> set[str]:
+    """Return the Java exception classes of a service's modelled errors."""
+    return {exception_name(shape) for shape in _error_shapes(service).values()}
 
 
 def error_cause(error: ClientError, prefix: str) -> str:

@@ -127,17 +127,19 @@ async def _call(frame: Frame, resource: Resource, region: str, parameters: dict[
         parameters = _prepare(frame, resource, parameters)
     request = shapes.to_request(parameters, model.input_shape) if model.input_shape is not None else {}
     client = engine.client(resource.service, region)
+    # Optimised integrations keep the API's own names, which only states has in lower case.
+    rename = sdk or resource.type_name == "states"
 
     def call() -> Any:
         response = client._make_api_call(model.name, request)
-        result = shapes.from_response(response, model.output_shape, millis=not sdk, rename=sdk)
+        result = shapes.from_response(response, model.output_shape, millis=not sdk, rename=rename)
         return result if sdk else {**result, **shapes.sdk_metadata(response)}
 
     try:
         result = await engine.call(call)
     except ClientError as error:
         raise StateError(
-            shapes.error_name(error, prefix, generic), shapes.error_cause(error, prefix)
+            shapes.error_name(error, resource.service, prefix, generic), shapes.error_cause(error, prefix)
         ) from error
     except ParamValidationError as error:
         raise runtime_error(
@@ -228,7 +230,8 @@ async def _run_function(frame: Frame, resource: Resource, timeout: int) -> Any:
             raise function_error(text)
     except ClientError as error:
         problem = StateError(
-            shapes.error_name(error, "Lambda", "AWSLambdaException"), shapes.error_cause(error, "AWSLambda")
+            shapes.error_name(error, "lambda", "Lambda", "AWSLambdaException"),
+            shapes.error_cause(error, "AWSLambda"),
         )
         flow.record("LambdaFunctionFailed", {"error": problem.error, "cause": problem.cause})
         raise problem from error

@@ -11,7 +11,7 @@ import pytest
 
 from tests.local.stepfunctions_driver import Driver, machine, one
 
-MISSING = {
+MISSING: dict[str, Any] = {
     "Type": "Task",
     "Resource": "arn:aws:states:::aws-sdk:dynamodb:getItem",
     "Parameters": {"TableName": "absent", "Key": {"id": {"S": "x"}}},
@@ -117,8 +117,9 @@ def test_retries_count_wait_and_end_in_the_catcher(sfn: Driver) -> None:
 
 def test_a_retry_can_succeed(sfn: Driver, server: Any) -> None:
     dynamodb = server.client("dynamodb")
+    late: dict[str, Any] = {**MISSING, "Parameters": {**MISSING["Parameters"], "TableName": "late"}}
     definition = one(
-        **{**MISSING, "Parameters": {**MISSING["Parameters"], "TableName": "late"}},
+        **late,
         Retry=[
             {"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 1, "BackoffRate": 1, "MaxAttempts": 9}
         ],

@@ -1,0 +1,270 @@
+"""The API of Step Functions: names, pages, types, versions, validation."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local.stepfunctions_driver import ROLE, Driver, machine, one
+
+
+@pytest.fixture(scope="module")
+def sfn(server: Any) -> Driver:
+    return Driver(server.client("stepfunctions", inject_host_prefix=False))
+
+
+def test_a_name_starts_one_execution(sfn: Driver) -> None:
+    arn = sfn.create(one(Type="Wait", Seconds=1))
+    start = sfn.client.start_execution
+    first = start(stateMachineArn=arn, name="n", input='{"a": 1}')
+    again = start(stateMachineArn=arn, name="n", input='{"a":1}')
+    assert (again["executionArn"], again["startDate"]) == (first["executionArn"], first["startDate"])
+    with pytest.raises(sfn.client.exceptions.ExecutionAlreadyExists):
+        start(stateMachineArn=arn, name="n", input='{"a": 2}')
+    sfn.client.stop_execution(executionArn=first["executionArn"])
+    with pytest.raises(sfn.client.exceptions.ExecutionAlreadyExists):
+        start(stateMachineArn=arn, name="n", input='{"a": 1}')
+    unnamed = {start(stateMachineArn=arn)["executionArn"] for _ in range(3)}
+    assert len(unnamed) == 3
+
+
+@pytest.mark.parametrize("name", ["with space", "a" * 81, "star*", "tab\t", "a/b"])
+def test_a_bad_name_is_refused(sfn: Driver, name: str) -> None:
+    arn = sfn.create(one(Type="Pass"))
+    with pytest.raises(ClientError) as caught:
+        sfn.client.start_execution(stateMachineArn=arn, name=name)
+    assert caught.value.response["Error"]["Code"] in ("InvalidName", "ValidationException")
+
+
+def test_bad_input_is_refused(sfn: Driver) -> None:
+    arn = sfn.create(one(Type="Pass"))
+    for text in ("{", '"' + "x" * 262_144 + '"'):
+        with pytest.raises(sfn.client.exceptions.InvalidExecutionInput):
+            sfn.client.start_execution(stateMachineArn=arn, input=text)
+    with pytest.raises(sfn.client.exceptions.StateMachineDoesNotExist):
+        sfn.client.start_execution(stateMachineArn=arn + "x")
+    with pytest.raises(sfn.client.exceptions.ExecutionDoesNotExist):
+        sfn.client.describe_execution(executionArn=arn.replace("stateMachine", "execution") + ":none")
+
+
+def test_executions_are_listed_by_status_in_pages(sfn: Driver) -> None:
+    definition = machine(
+        Pick={
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.fail", "BooleanEquals": True, "Next": "Bad"}],
+            "Default": "Good",
+        },
+        Good={"Type": "Succeed"},
+        Bad={"Type": "Fail"},
+    )
+    arn = sfn.create(definition)
+    started = []
+    for number in range(5):
+        text = json.dumps({"fail": number % 2 == 1})
+        started.append(sfn.client.start_execution(stateMachineArn=arn, input=text)["executionArn"])
+        sfn.wait(started[-1])
+
+    def listed(**options: Any) -> list[str]:
+        pages = sfn.client.get_paginator("list_executions").paginate(stateMachineArn=arn, **options)
+        return [item["executionArn"] for page in pages for item in page["executions"]]
+
+    assert listed() == started[::-1]
+    assert listed(PaginationConfig={"PageSize": 2}) == started[::-1]
+    assert listed(statusFilter="FAILED") == [started[3], started[1]]
+    first = sfn.client.list_executions(stateMachineArn=arn, maxResults=1)["executions"][0]
+    assert {"executionArn", "name", "startDate", "stopDate", "stateMachineArn", "status"} <= set(first)
+    with pytest.raises(sfn.client.exceptions.InvalidToken):
+        sfn.client.list_executions(stateMachineArn=arn, nextToken="!")
+
+
+def test_history_in_pages_and_backwards(sfn: Driver) -> None:
+    arn = sfn.start(machine(A={"Type": "Pass"}, B={"Type": "Pass"}, C={"Type": "Succeed"}), {"x": 1})
+    sfn.wait(arn)
+    events = sfn.events(arn)
+    assert [event["id"] for event in events] == list(range(1, 9))
+    assert [event["previousEventId"] for event in events] == list(range(8))
+    assert events[0]["executionStartedEventDetails"] == {
+        "input": '{"x": 1}',
+        "inputDetails": {"truncated": False},
+        "roleArn": ROLE,
+    }
+    assert events[1]["stateEnteredEventDetails"]["name"] == "A"
+    assert events[-1]["executionSucceededEventDetails"]["output"] == '{"x":1}'
+    assert all(abs(event["timestamp"].timestamp() - time.time()) < 60 for event in events)
+    page = sfn.client.get_execution_history(executionArn=arn, maxResults=3, reverseOrder=True)
+    assert [event["id"] for event in page["events"]] == [8, 7, 6]
+    rest = sfn.client.get_execution_history(executionArn=arn, reverseOrder=True, nextToken=page["nextToken"])
+    assert [event["id"] for event in rest["events"]] == [5, 4, 3, 2, 1]
+    bare = sfn.client.get_execution_history(executionArn=arn, includeExecutionData=False)["events"]
+    assert "input" not in bare[0]["executionStartedEventDetails"]
+
+
+def test_an_update_is_for_new_executions(sfn: Driver) -> None:
+    arn = sfn.create(machine(W={"Type": "Wait", "Seconds": 1}, P={"Type": "Pass", "Result": "old"}))
+    old = sfn.client.start_execution(stateMachineArn=arn)["executionArn"]
+    sfn.client.update_state_machine(
+        stateMachineArn=arn, definition=json.dumps(one(Type="Pass", Result="new"))
+    )
+    new = sfn.client.start_execution(stateMachineArn=arn)["executionArn"]
+    assert sfn.wait(new)["output"] == '"new"'
+    assert sfn.wait(old)["output"] == '"old"'
+    kept = sfn.client.describe_state_machine_for_execution(executionArn=old)
+    assert json.loads(kept["definition"])["StartAt"] == "W"
+    with pytest.raises(sfn.client.exceptions.InvalidDefinition):
+        sfn.client.update_state_machine(stateMachineArn=arn, definition="{}")
+    with pytest.raises(sfn.client.exceptions.MissingRequiredParameter):
+        sfn.client.update_state_machine(stateMachineArn=arn)
+
+
+def test_creating_again_is_idempotent(sfn: Driver) -> None:
+    settings = {"name": f"m-{uuid.uuid4().hex}", "definition": json.dumps(one(Type="Pass")), "roleArn": ROLE}
+    first = sfn.client.create_state_machine(**settings)
+    assert sfn.client.create_state_machine(**settings)["stateMachineArn"] == first["stateMachineArn"]
+    with pytest.raises(sfn.client.exceptions.StateMachineAlreadyExists):
+        sfn.client.create_state_machine(**{**settings, "definition": json.dumps(one(Type="Succeed"))})
+
+
+def test_versions_and_aliases_run(sfn: Driver) -> None:
+    settings = {"name": f"m-{uuid.uuid4().hex}", "roleArn": ROLE, "publish": True}
+    answer = sfn.client.create_state_machine(definition=json.dumps(one(Type="Pass", Result=1)), **settings)
+    version, arn = answer["stateMachineVersionArn"], answer["stateMachineArn"]
+    sfn.client.update_state_machine(stateMachineArn=arn, definition=json.dumps(one(Type="Pass", Result=2)))
+    routes = [{"stateMachineVersionArn": version, "weight": 100}]
+    alias = sfn.client.create_state_machine_alias(name="live", routingConfiguration=routes)
+    for target in (version, alias["stateMachineAliasArn"]):
+        execution = sfn.wait(sfn.client.start_execution(stateMachineArn=target)["executionArn"])
+        assert (execution["output"], execution["stateMachineArn"]) == ("1", arn)
+    with pytest.raises(sfn.client.exceptions.StateMachineDoesNotExist):
+        sfn.client.start_execution(stateMachineArn=f"{arn}:dead")
+
+
+def test_express_machines(sfn: Driver) -> None:
+    arn = sfn.create(one(Type="Pass", Result={"r": 1}), kind="EXPRESS")
+    answer = sfn.client.start_sync_execution(stateMachineArn=arn, input='{"i": 1}')
+    assert (answer["status"], answer["output"], answer["input"]) == ("SUCCEEDED", '{"r":1}', '{"i": 1}')
+    assert ":express:" in answer["executionArn"]
+    assert answer["billingDetails"]["billedDurationInMilliseconds"] >= 100
+    failed = sfn.create(one(Type="Fail", Error="E", Cause="C"), kind="EXPRESS")
+    answer = sfn.client.start_sync_execution(stateMachineArn=failed)
+    assert (answer["status"], answer["error"], answer["cause"]) == ("FAILED", "E", "C")
+    names = [sfn.client.start_execution(stateMachineArn=arn, name="same")["executionArn"] for _ in range(2)]
+    assert len(set(names)) == 2
+    with pytest.raises(sfn.client.exceptions.StateMachineTypeNotSupported):
+        sfn.client.start_sync_execution(stateMachineArn=sfn.create(one(Type="Pass")))
+    with pytest.raises(ClientError, match="StateMachineTypeNotSupported"):
+        sfn.client.stop_execution(executionArn=names[0])
+
+
+def test_redrive_says_that_it_is_missing(sfn: Driver) -> None:
+    arn = sfn.start(one(Type="Fail"))
+    sfn.wait(arn)
+    with pytest.raises(sfn.client.exceptions.ExecutionNotRedrivable, match="lacks RedriveExecution"):
+        sfn.client.redrive_execution(executionArn=arn)
+
+
+LISTING = "arn:aws:states:::aws-sdk:s3:listBuckets"
+
+
+def both(**fields: Any) -> dict[str, Any]:
+    """Return a Parallel state with one branch."""
+    branch = {"StartAt": "Inner", "States": {"Inner": {"Type": "Succeed"}}}
+    return one(Type="Parallel", Branches=[branch], **fields)
+
+
+def retrying(**rule: Any) -> dict[str, Any]:
+    return both(Retry=[{"ErrorEquals": ["E"], **rule}])
+
+
+def each(states: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return a Map state over the given states."""
+    return one(Type="Map", ItemProcessor={"StartAt": next(iter(states)), "States": states}, **fields)
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{", "INVALID_JSON_DESCRIPTION"),
+    "no object": ("[]", "INVALID_JSON_DESCRIPTION"),
+    "no states": ({"StartAt": "A"}, "/States"),
+    "start": ({"StartAt": "B", "States": {"A": {"Type": "Succeed"}}}, "MISSING_TRANSITION_TARGET"),
+    "next": (one(Type="Pass", Next="Nowhere"), "Missing 'Next' target: Nowhere"),
+    "default": (
+        machine(
+            A={"Type": "Choice", "Choices": [{"Variable": "$", "IsNull": True, "Next": "B"}], "Default": "C"},
+            B={"Type": "Succeed"},
+        ),
+        "Missing 'Default' target: C",
+    ),
+    "catch": (both(Catch=[{"ErrorEquals": ["E"], "Next": "Z"}]), "Missing 'Catch[0]/Next' target: Z"),
+    "unreachable": (machine(A={"Type": "Succeed"}, B={"Type": "Succeed"}), "UNREACHABLE_STATE"),
+    "type": (one(Type="Sleep"), "'Sleep'"),
+    "unknown field": (one(Type="Pass", Wrong=1), "'Wrong' is not supported"),
+    "unknown top field": ({**one(Type="Pass"), "Wrong": 1}, "/Wrong"),
+    "language": (one("JMESPath", Type="Pass"), "JMESPath"),
+    "JSONPath in JSONata": (
+        one("JSONata", Type="Pass", Parameters={}),
+        "'Parameters' is not supported for state type 'Pass' under QueryLanguage JSONata",
+    ),
+    "JSONata in JSONPath": (one(Type="Pass", Output={}), "'Output'"),
+    "JSONPath state in JSONata": (one("JSONata", Type="Pass", QueryLanguage="JSONPath"), "QueryLanguage"),
+    "next and end": (one(Type="Pass", Next="Only", End=True), "exactly one"),
+    "expression": (one("JSONata", Type="Pass", Output="{% $a + %}"), "does not parse"),
+    "path": (one(Type="Pass", InputPath="a.b"), "not a valid JSONPath"),
+    "template path": (one(Type="Pass", Parameters={"x.$": "a"}), "not a valid JSONPath"),
+    "intrinsic": (one(Type="Pass", Parameters={"x.$": "States.Nope()"}), "intrinsic"),
+    "result path": (one(Type="Pass", ResultPath="$.a[*]"), "not a reference path"),
+    "wait": (one(Type="Wait"), "exactly one of Seconds"),
+    "seconds": (one(Type="Wait", Seconds="5"), "'Seconds' must be an integer"),
+    "timestamp": (one(Type="Wait", Timestamp="now"), "RFC 3339"),
+    "choices": (machine(A={"Type": "Choice", "Choices": []}), "[Choices]"),
+    "operator": (
+        machine(A={"Type": "Choice", "Choices": [{"Variable": "$.a", "Next": "A"}]}),
+        "exactly one comparison",
+    ),
+    "condition": (
+        machine(
+            "JSONata",
+            A={"Type": "Choice", "Choices": [{"Condition": "yes", "Next": "B"}]},
+            B={"Type": "Succeed"},
+        ),
+        "'Condition' must be",
+    ),
+    "resource": (one(Type="Task"), "[Resource]"),
+    "timeout": (one(Type="Task", Resource=LISTING, TimeoutSeconds=0), "positive integer"),
+    "heartbeat": (one(Type="Task", Resource=LISTING, TimeoutSeconds=5, HeartbeatSeconds=5), "less than"),
+    "error equals": (both(Retry=[{"ErrorEquals": []}]), "ErrorEquals"),
+    "reserved": (both(Retry=[{"ErrorEquals": ["States.Mine"]}]), "States.Mine"),
+    "all not last": (both(Retry=[{"ErrorEquals": ["States.ALL"]}, {"ErrorEquals": ["E"]}]), "last"),
+    "backoff": (retrying(BackoffRate=0.5), "BackoffRate"),
+    "delay": (retrying(IntervalSeconds=5, MaxDelaySeconds=5), "MaxDelaySeconds"),
+    "jitter": (retrying(JitterStrategy="SOME"), "JitterStrategy"),
+    "branches": (one(Type="Parallel", Branches=[]), "[Branches]"),
+    "processor": (one(Type="Map"), "[ItemProcessor]"),
+    "inline batcher": (each({"P": {"Type": "Succeed"}}, ItemBatcher={}), "DISTRIBUTED"),
+    "inner": (each({"P": {"Type": "Pass", "Next": "Q"}}), "/States/Only/ItemProcessor/States/P/Next"),
+    "duplicate": (each({"Only": {"Type": "Succeed"}}), "DUPLICATE_STATE_NAME"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_definition_is_refused(sfn: Driver, name: str) -> None:
+    definition, words = BROKEN[name]
+    text = definition if isinstance(definition, str) else json.dumps(definition)
+    with pytest.raises(sfn.client.exceptions.InvalidDefinition) as caught:
+        sfn.client.create_state_machine(name=f"m-{uuid.uuid4().hex}", definition=text, roleArn=ROLE)
+    assert words in caught.value.response["Error"]["Message"]
+    report = sfn.client.validate_state_machine_definition(definition=text)
+    assert report["result"] == "FAIL"
+    assert {"severity", "code", "message", "location"} <= set(report["diagnostics"][0])
+
+
+def test_a_good_definition_validates(sfn: Driver) -> None:
+    report = sfn.client.validate_state_machine_definition(definition=json.dumps(one(Type="Pass")))
+    assert (report["result"], report["diagnostics"]) == ("OK", [])
+    loop = json.dumps(machine(A={"Type": "Pass", "Next": "B"}, B={"Type": "Pass", "Next": "A"}))
+    report = sfn.client.validate_state_machine_definition(definition=loop, severity="WARNING")
+    assert report["result"] == "OK"
+    assert [item["severity"] for item in report["diagnostics"]] == ["WARNING"]
