@@ -15,13 +15,14 @@ from truthloop.claim import LastRun
 from truthloop.prices import PRICES_AS_OF, PRICES_REGION, USD_PER_HOUR, estimate
 from truthloop.settings import PolicySettings
 from truthloop.times import from_iso, to_iso
-from truthloop.triggers import BREACHES, Trigger
+from truthloop.triggers import BREACHES, SWEEP, Trigger
 
 START = "START"
 REFUSE = "REFUSE"
 
 SAME_EVIDENCE = "SAME_EVIDENCE"
 CANDIDATE_PENDING = "CANDIDATE_PENDING"
+NO_MODEL_YET = "NO_MODEL_YET"
 NO_NEW_LABELS = "NO_NEW_LABELS"
 MINIMUM_NEW_LABELS = "MINIMUM_NEW_LABELS"
 COOLDOWN = "COOLDOWN"
@@ -115,6 +116,15 @@ def _same_evidence(evidence: Evidence, policy: PolicySettings, _: datetime) -> t
     )
 
 
+def _no_model_yet(evidence: Evidence, _: PolicySettings, __: datetime) -> tuple[bool, str]:
+    """Let the clock alone not train the first model: a schedule fires as soon as the stack is made."""
+    if evidence.champion is not None:
+        return True, f"{evidence.champion} is in service"
+    if any(trigger.kind != SWEEP for trigger in evidence.triggers):
+        return True, "no model is in service yet, and the first was asked for"
+    return False, "no model is in service yet: put a base set under base/ and start the first run by hand"
+
+
 def _candidate_pending(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
     """Do not answer a breach with a second run while its remedy awaits approval."""
     if evidence.pending_candidate is None:
@@ -190,6 +200,7 @@ def _monthly_spend_cap(evidence: Evidence, policy: PolicySettings, _: datetime) 
 RULES: tuple[tuple[str, Rule], ...] = (
     (SAME_EVIDENCE, _same_evidence),
     (CANDIDATE_PENDING, _candidate_pending),
+    (NO_MODEL_YET, _no_model_yet),
     (NO_NEW_LABELS, _no_new_labels),
     (MINIMUM_NEW_LABELS, _minimum_new_labels),
     (COOLDOWN, _cooldown),

@@ -169,6 +169,7 @@ _EVENTS: dict[tuple[str, str], tuple[str, Callable[[Mapping[str, Any]], str]]] =
     ("aws.s3", "Object Created"): (VIOLATION, _violation),
     ("aws.cloudwatch", "CloudWatch Alarm State Change"): (ALARM, _alarm),
     ("aws.codebuild", "CodeBuild Build State Change"): (CODE, _code),
+    ("truthloop.sweep", "Retrain Sweep"): (SWEEP, lambda _: "scheduled"),
     ("aws.events", "Scheduled Event"): (SWEEP, lambda _: "scheduled"),
     ("aws.scheduler", "Scheduled Event"): (SWEEP, lambda _: "scheduled"),
 }
