@@ -53,7 +53,8 @@ class Watcher:
                 return sorted(new)[0]
             if starter is not None:
                 found = self.cloud.client("stepfunctions").describe_execution(executionArn=starter)
-                if found["status"] in ENDED and not self.known_runs() - set(known):
+                # A start that was coalesced succeeds too; another execution goes on for it.
+                if found["status"] in ENDED - {"SUCCEEDED"}:
                     raise StoryError(
                         "the retrain state machine ended without starting the pipeline",
                         diagnosis.execution(self.cloud, starter) + self._last_decision(),
