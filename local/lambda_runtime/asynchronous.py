@@ -108,7 +108,6 @@ class AsynchronousInvoker:
         result = Result(
             request_id=event.request_id,
             function_arn=arn if event.qualifier else f"{arn}:{version}",
-            region=event.region,
             payload=event.payload,
             condition=condition,
             attempts=event.attempts,

@@ -32,7 +32,6 @@ class Result:
 
     request_id: str
     function_arn: str
-    region: str
     payload: bytes
     condition: str
     attempts: int

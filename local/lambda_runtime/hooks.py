@@ -142,7 +142,12 @@ def install(service: LambdaService, asynchronous: AsynchronousInvoker) -> None:
         return str(new_request_id(headers))
 
     responses.gen_amzn_requestid_long = request_id_header
+
+    def refuse_invoke_async(_: Any) -> None:
+        raise NotEmulatedError("InvokeAsync, which AWS has deprecated: use Invoke with the type Event")
+
     LambdaResponse.invoke = respond
+    LambdaResponse.invoke_async = refuse_invoke_async
     LambdaFunction.invoke = invoke_directly
     LambdaBackend.invoke = invoke_through_backend
     _extend_functions(service, LambdaFunction, LambdaBackend)
@@ -176,7 +181,13 @@ def _extend_functions(service: LambdaService, function_class: Any, backend_class
     def update_code(original: Callable[..., Any], self: Any, changes: dict[str, Any]) -> Any:
         if changes.get("Architectures"):
             self.architectures = changes["Architectures"]
+        before = self.code_bytes, self.code_size, self.code_sha_256, self.code_digest
         answer = original(self, changes)
+        try:
+            service.check_invocable(self)
+        except InvalidParameterError:
+            self.code_bytes, self.code_size, self.code_sha_256, self.code_digest = before
+            raise
         service.pool.retire(self.function_name, self.region)
         service.aws.submit(service.prepare, self)
         return answer

@@ -81,15 +81,18 @@ class WorkerPool:
         Raises
         ------
         TooManyRequestsError
-            When no slot of the machine becomes free in time.
+            When no slot of the machine becomes free in time, or the server is ending.
         """
         if not self._slots.acquire(timeout=SLOT_WAIT_SECONDS):
             raise TooManyRequestsError("ConcurrentInvocationLimitExceeded")
         try:
             worker = self._take(function) or start()
             with self._lock:
+                stopped = self._stopped
                 self._busy.add(worker)
             try:
+                if stopped:
+                    raise TooManyRequestsError("ServerStopping")
                 yield worker
             finally:
                 self._give_back(worker)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import secrets
 import threading
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,10 +26,12 @@ from local.lambda_runtime.errors import (
     InvalidRequestContentError,
     NotEmulatedError,
     RequestTooLargeError,
+    TooManyRequestsError,
 )
 from local.lambda_runtime.guardian import Guardian
 from local.lambda_runtime.identity import access_key_for
 from local.lambda_runtime.logs import LogWriter, platform_log, tail
+from local.lambda_runtime.metrics import Metrics
 from local.lambda_runtime.output import now_ms
 from local.lambda_runtime.pool import Concurrency, WorkerPool
 from local.lambda_runtime.settings import Settings
@@ -51,8 +55,6 @@ class Outcome:
         Whether ``payload`` is an error document.
     log_tail
         The last 4 KB of the log.
-    seconds
-        How long the function ran, init included.
     """
 
     payload: bytes
@@ -60,7 +62,6 @@ class Outcome:
     log_tail: bytes
     executed_version: str
     request_id: str
-    seconds: float
 
 
 class LambdaService:
@@ -74,6 +75,7 @@ class LambdaService:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._guardian = Guardian()
         self._logs = LogWriter()
+        self._metrics = Metrics()
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str, str], Any] = {}
         self._concurrency = Concurrency(settings.account_concurrency)
@@ -90,13 +92,21 @@ class LambdaService:
 
         Raises
         ------
-        NotEmulatedError
-            For images and for runtimes other than Python's.
+        NotEmulatedError, InvalidParameterError
+            For images, for runtimes other than Python's, and for what AWS refuses too.
         """
         if function.package_type != "Zip":
             raise NotEmulatedError("functions with PackageType Image")
         if not interpreter.is_supported(function.run_time):
             raise NotEmulatedError(f"the runtime {function.run_time}: it runs functions of Python runtimes")
+        if not function.handler:
+            raise InvalidParameterError(
+                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+            )
+        if not zipfile.is_zipfile(io.BytesIO(function.code_bytes)):
+            raise InvalidParameterError(
+                "Could not unzip uploaded file. Please check your file, then try to upload again."
+            )
 
     def prepare(self, function: Any) -> None:
         """Unpack a function's code and layers, so that its first invocation need not."""
@@ -181,15 +191,19 @@ class LambdaService:
             trace_id=headers.get("X-Amzn-Trace-Id") or _new_trace_id(config.tracing),
             client_context=_client_context(headers.get("X-Amz-Client-Context", "")),
         )
-        with self._concurrency.claim(config.name, *self._reservations(function)):
-            report = self._run(config, call, lambda: self._start_worker(function, config))
+        try:
+            with self._concurrency.claim(config.name, *self._reservations(function)):
+                report = self._run(config, call, lambda: self._start_worker(function, config))
+        except TooManyRequestsError:
+            self._metrics.throttled(config)
+            raise
+        self._metrics.invoked(config, report)
         return Outcome(
             payload=report.payload,
             failed=report.failed,
             log_tail=tail(report.events),
             executed_version=config.version,
             request_id=call.request_id,
-            seconds=(report.duration_ms + (report.init_ms or 0)) / 1000,
         )
 
     def _run(self, config: FunctionConfig, call: Invocation, start: Callable[[], Worker]) -> Report:
@@ -244,6 +258,7 @@ class LambdaService:
     def stop(self) -> None:
         """End every worker and delete what was unpacked."""
         self.pool.stop()
+        self._metrics.stop()
         self._guardian.stop()
         self._artifacts.remove()
 

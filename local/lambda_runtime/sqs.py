@@ -28,6 +28,14 @@ def install() -> None:
     SQSBackend.delete_queue = _announced(SQSBackend.delete_queue)
 
 
+_observers: list[Callable[[Any], None]] = []
+
+
+def observe(observer: Callable[[Any], None]) -> None:
+    """Call ``observer``, which must not block, with every queue that changes."""
+    _observers.append(observer)
+
+
 def listen(queue: Any, listener: Callable[[], None]) -> None:
     """Call ``listener``, which must not block, whenever a message of ``queue`` may have become available."""
     with queue._messages_lock:
@@ -102,6 +110,8 @@ def _announce(queue: Any) -> None:
     queue._messages_lock.notify_all()
     for listener in queue.__dict__.get("_listeners", ()):
         listener()
+    for observer in _observers:
+        observer(queue)
 
 
 def _add_message(self: Any, message: Any) -> None:

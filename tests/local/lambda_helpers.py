@@ -11,7 +11,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,9 @@ def workers_of(process_id: int) -> list[int]:
     """Return the process ids of the workers below a server."""
     import psutil
 
-    return [
-        child.pid
-        for child in psutil.Process(process_id).children(recursive=True)
-        if child.is_running() and "awslambdaric" in " ".join(child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process(process_id).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ends while we look (a zombie is one too)
+            if "awslambdaric" in child.cmdline():
+                found.append(child.pid)
+    return found

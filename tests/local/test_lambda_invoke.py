@@ -389,8 +389,26 @@ def test_function_urls_are_refused(functions: Functions) -> None:
         functions.api.create_function_url_config(FunctionName=functions.create(), AuthType="NONE")
 
 
-def test_a_damaged_zip_is_an_error_of_the_call(functions: Functions) -> None:
-    name = functions.create(Code={"ZipFile": b"no zip"})
-    with pytest.raises(ClientError) as refused:
-        functions.invoke(name)
-    assert refused.value.response["Error"]["Code"] == "InvalidZipFileException"
+def test_a_damaged_zip_is_refused_and_the_old_code_stays(functions: Functions) -> None:
+    name = functions.create()
+    with pytest.raises(ClientError, match="Could not unzip uploaded file"):
+        functions.create(Code={"ZipFile": b"no zip"})
+    with pytest.raises(ClientError, match="Could not unzip uploaded file"):
+        functions.api.update_function_code(FunctionName=name, ZipFile=b"no zip")
+    assert functions.invoke(name, 7) == 7
+
+
+def test_the_deprecated_operation_is_refused(functions: Functions) -> None:
+    with pytest.raises(ClientError, match="InvokeAsync"):
+        functions.api.invoke_async(FunctionName=functions.create(), InvokeArgs=b"{}")
+
+
+def test_updates_of_what_moto_forgets_are_kept(functions: Functions) -> None:
+    name = functions.create()
+    changes = {"TracingConfig": {"Mode": "Active"}, "EphemeralStorage": {"Size": 1024}, "Description": "d"}
+    functions.api.update_function_configuration(FunctionName=name, **changes)
+    config = functions.api.get_function_configuration(FunctionName=name)
+    assert {key: config[key] for key in changes} == changes
+    source = "import os\ndef lambda_handler(event, context):\n    return os.environ['_X_AMZN_TRACE_ID']"
+    functions.api.update_function_code(FunctionName=name, ZipFile=archive({"app.py": source}))
+    assert functions.invoke(name).endswith("Sampled=1")
