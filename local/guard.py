@@ -25,7 +25,7 @@ class Guard:
         """Pass the request on, or refuse it."""
         reason = self.refusal(environ)
         if reason is None:
-            return self._application(environ, start_response)
+            return self._application(environ, _without_cors(start_response))
         body = f"Refused: {reason}\n".encode()
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         start_response("403 Forbidden", headers)
@@ -52,3 +52,13 @@ class Guard:
             return False
         # Subdomains of localhost are this machine too: virtual-hosted buckets use them.
         return port == self._port and (name in LOOPBACK or name.endswith(".localhost"))
+
+
+def _without_cors(start_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Drop the headers with which moto's S3 would let any page read its answers."""
+
+    def filtered(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        kept = [item for item in headers if not item[0].lower().startswith("access-control-")]
+        return start_response(status, kept, *rest)
+
+    return filtered

@@ -7,11 +7,13 @@ and a new thread. Bodies are read and written whole: no operation of the embedde
 from __future__ import annotations
 
 import io
+import json
 import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
+from xml.sax.saxutils import escape
 
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import ThreadedWSGIServer
@@ -31,6 +33,12 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
     disable_nagle_algorithm = True
     wbufsize = -1
     timeout = 900
+
+    def handle_expect_100(self) -> bool:
+        """Ask for the body at once; in the buffer the answer would only go out with the next one."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
 
     def run_wsgi(self) -> None:
         """Answer one request."""
@@ -59,10 +67,14 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
             finally:
                 if hasattr(parts, "close"):
                     parts.close()
-        except Exception:
+        except NotImplementedError as error:
+            started[:], written[:] = _failure(environ, "501 Not Implemented", "NotImplemented", str(error))
+        except Exception as error:
             log.exception("%s %s broke off", self.command, self.path)
-            started[:] = ["500 Internal Server Error", [("Content-Type", "text/plain")]]
-            written[:] = [b"the embedded AWS failed to answer; see its log\n"]
+            message = f"the embedded AWS failed to answer ({type(error).__name__}: {error}); see its log"
+            started[:], written[:] = _failure(
+                environ, "500 Internal Server Error", "InternalFailure", message
+            )
         self._answer(started[0], started[1], b"".join(written))
 
     def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
@@ -91,6 +103,17 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Do not write a line for each request."""
+
+
+def _failure(environ: dict[str, Any], status: str, code: str, message: str) -> tuple[list[Any], list[bytes]]:
+    """Return a failure in the form that the caller's protocol can read."""
+    form = "form-urlencoded" in environ.get("CONTENT_TYPE", "")
+    if form or "/s3/aws4_request" in environ.get("HTTP_AUTHORIZATION", ""):
+        error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+        text = f"<ErrorResponse>{error}</ErrorResponse>" if form else error
+        return [status, [("Content-Type", "text/xml")]], [text.encode()]
+    body = json.dumps({"__type": code, "message": message}).encode()
+    return [status, [("Content-Type", "application/json"), ("x-amzn-errortype", code)]], [body]
 
 
 class _Server(ThreadedWSGIServer):

@@ -30,6 +30,8 @@ def application() -> Any:
 
     app = Flask("cloudformation")
     app.request_class = BackendRequest
+    # The server answers for what breaks off, in a form that AWS clients can read.
+    app.config["PROPAGATE_EXCEPTIONS"] = True
     app.add_url_rule(
         "/", view_func=convert_to_flask_response(CloudFormationApi.dispatch), methods=["GET", "POST"]
     )

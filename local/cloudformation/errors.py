@@ -5,31 +5,38 @@ from __future__ import annotations
 from moto.core.exceptions import ServiceException
 
 
-class TemplateError(ServiceException):
+class CloudFormationError(ServiceException):  # type: ignore[misc]
+    """The root of what CloudFormation answers with an error code."""
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+class TemplateError(CloudFormationError):
     """The template, its parameters or the request cannot be accepted."""
 
     code = "ValidationError"
 
 
-class AlreadyExistsError(ServiceException):
+class AlreadyExistsError(CloudFormationError):
     """A live stack has this name already."""
 
     code = "AlreadyExistsException"
 
 
-class InsufficientCapabilitiesError(ServiceException):
+class InsufficientCapabilitiesError(CloudFormationError):
     """The request does not acknowledge that the template creates IAM resources or expands macros."""
 
     code = "InsufficientCapabilitiesException"
 
 
-class ChangeSetNotFoundError(ServiceException):
+class ChangeSetNotFoundError(CloudFormationError):
     """No change set has this name or ARN."""
 
     code = "ChangeSetNotFound"
 
 
-class InvalidChangeSetStatusError(ServiceException):
+class InvalidChangeSetStatusError(CloudFormationError):
     """The change set cannot be executed in its present status."""
 
     code = "InvalidChangeSetStatus"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 from local.cloudformation.errors import TemplateError
@@ -41,6 +42,8 @@ def expand(template: dict[str, Any], parameters: dict[str, Any], region: str) ->
         undo_mark_unicode_str_in_template,
     )
 
+    # It complains about usage metrics that it would send to AWS from inside their service.
+    logging.getLogger("samtranslator.metrics.metrics").setLevel(logging.ERROR)
     fragment = copy.deepcopy(template)
     values = {**parameters, "AWS::Region": region, "AWS::Partition": "aws"}
     to_py27_compatible_template(fragment, values)
