@@ -11,7 +11,7 @@ from local.context import LocalAws
 
 def install(aws: LocalAws) -> None:
     """Put the operations in place of moto's records."""
-    from local.sagemaker import endpoints, invoke, jobs_api, models, operations, registry
+    from local.sagemaker import endpoints, invoke, jobs_api, metrics, models, operations, registry
     from local.sagemaker.pipelines import api
     from local.sagemaker.state import SageMaker
 
@@ -20,6 +20,7 @@ def install(aws: LocalAws) -> None:
     sagemaker = SageMaker(aws)
     operations.install(sagemaker)
     invoke.install(sagemaker)
+    metrics.match_dimensions_exactly()
 
     def close() -> None:
         for state in sagemaker.regions():

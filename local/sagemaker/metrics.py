@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
+
+from moto.cloudwatch.models import CloudWatchBackend
 
 from local.context import LocalAws
 
@@ -21,25 +26,61 @@ Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 @dataclass
 class Statistic:
-    """Count, sum and extremes of the samples of one second."""
+    """The samples of one second: as a statistic set, and latencies also by value for percentiles."""
 
     count: int = 0
     total: float = 0.0
     low: float = float("inf")
     high: float = float("-inf")
+    values: Counter[float] = field(default_factory=Counter)
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, *, keep: bool) -> None:
         """Take one sample in."""
         self.count += 1
         self.total += value
         self.low = min(self.low, value)
         self.high = max(self.high, value)
+        if keep:
+            self.values[float(f"{value:.3g}")] += 1
+
+    def data(self) -> list[dict[str, Any]]:
+        """Return what a PutMetricData datum says of the samples."""
+        items = list(self.values.items())
+        if items:
+            return [
+                {
+                    "Values": [value for value, _ in items[start : start + 150]],
+                    "Counts": [float(count) for _, count in items[start : start + 150]],
+                }
+                for start in range(0, len(items), 150)
+            ]
+        statistic = {"SampleCount": self.count, "Sum": self.total, "Minimum": self.low, "Maximum": self.high}
+        return [{"StatisticValues": statistic}]
+
+
+def match_dimensions_exactly() -> None:
+    """Make GetMetricStatistics match dimensions as CloudWatch does.
+
+    moto takes every metric that has *at least* the dimensions asked for. Endpoint metrics come with
+    and without EndpointConfigName, so each request would count twice.
+    """
+    original = CloudWatchBackend.get_metric_statistics
+
+    def exact(self: Any, *args: Any, **kwargs: Any) -> Any:
+        dimensions = inspect.signature(original).bind(self, *args, **kwargs).arguments["dimensions"]
+        count = len(dimensions or [])
+        same = SimpleNamespace(
+            get_all_metrics=lambda: [m for m in self.get_all_metrics() if len(m.dimensions) == count]
+        )
+        return original(same, *args, **kwargs)
+
+    CloudWatchBackend.get_metric_statistics = exact
 
 
 class MetricBatcher:
-    """Sums up samples and puts one statistic set per metric and second.
+    """Collects samples and puts them once a second.
 
-    A statistic set, not the values: moto keeps one object per value for the life of the server.
+    Counts go as statistic sets: moto keeps one object per value for the life of the server.
     """
 
     def __init__(self, aws: LocalAws) -> None:
@@ -56,7 +97,9 @@ class MetricBatcher:
         with self._lock:
             for dimensions in dimension_sets:
                 for name, value in values.items():
-                    self._samples.setdefault((region, name, dimensions), Statistic()).add(value)
+                    self._samples.setdefault((region, name, dimensions), Statistic()).add(
+                        value, keep=name in _UNITS
+                    )
 
     def flush(self) -> None:
         """Put what was collected."""
@@ -65,19 +108,14 @@ class MetricBatcher:
                 samples, self._samples = self._samples, {}
             data: dict[str, list[dict[str, Any]]] = {}
             for (region, name, dimensions), sample in samples.items():
-                data.setdefault(region, []).append(
-                    {
+                for values in sample.data():
+                    datum = {
                         "MetricName": name,
                         "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions],
                         "Unit": _UNITS.get(name, "Count"),
-                        "StatisticValues": {
-                            "SampleCount": sample.count,
-                            "Sum": sample.total,
-                            "Minimum": sample.low,
-                            "Maximum": sample.high,
-                        },
+                        **values,
                     }
-                )
+                    data.setdefault(region, []).append(datum)
             for region, items in data.items():
                 for start in range(0, len(items), 20):
                     self._aws.client("cloudwatch", region).put_metric_data(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +34,56 @@ def wait_until(check: Callable[[], T | None], seconds: float = 20.0, what: str =
             return value
         time.sleep(0.05)
     raise AssertionError(f"{what} did not come true in {seconds} s")
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Return all descendants of a process."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found: list[int] = []
+    wanted = [pid]
+    while wanted:
+        parent = wanted.pop()
+        mine = [child for child, its in parents.items() if its == parent]
+        found += mine
+        wanted += mine
+    return found
+
+
+@contextmanager
+def own_server(**environment: str) -> Iterator[tuple[Any, subprocess.Popen[str]]]:
+    """Start a server with an environment of its own."""
+    from tests.local.conftest import LocalServer, free_port
+
+    root = Path(__file__).resolve().parents[2]
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "local", "--no-deploy", "--port", str(port)],
+        cwd=root,
+        env={**os.environ, "TRUTHLOOP_IMAGES": str(root / "tests/local/fixtures/images"), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().strip() == "ready"
+        yield LocalServer(port), process
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 class Driver:
@@ -67,11 +122,11 @@ class Driver:
             assert member is not None
             return json.loads(member.read())
 
-    def model_data(self, **content: Any) -> str:
+    def model_data(self, member: str = "weights.json", **content: Any) -> str:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
             body = json.dumps(content).encode()
-            info = tarfile.TarInfo("weights.json")
+            info = tarfile.TarInfo(member)
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
         return self.put(f"models/{uuid.uuid4().hex}/model.tar.gz", buffer.getvalue())

@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, unique, wait_until
+from tests.local.sagemaker_driver import (
+    PROBE,
+    REGISTRY,
+    ROLE,
+    Driver,
+    alive,
+    children_of,
+    own_server,
+    unique,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +132,12 @@ def test_a_crashed_container_is_started_again(aws: Driver, endpoint: tuple[str, 
             return False
 
     wait_until(answers, what="the restart")
-    lines = aws.messages(f"/aws/sagemaker/Endpoints/{name}", "AllTraffic/")
-    assert any("exit code 9" in line for line in lines)
+    wait_until(
+        lambda: any(
+            "exit code 9" in line for line in aws.messages(f"/aws/sagemaker/Endpoints/{name}", "AllTraffic/")
+        ),
+        what="the log line about the restart",
+    )
 
 
 def test_requests_are_counted(aws: Driver, endpoint: tuple[str, str]) -> None:
@@ -271,15 +285,18 @@ def test_an_update_under_load_loses_no_request(aws: Driver) -> None:
     arn = described["EndpointArn"]
 
     def statuses() -> list[str]:
-        return [e["detail"]["EndpointStatus"] for e in collect() if e["resources"] == [arn]]
+        # A queue keeps no order; the events' own times do.
+        details = [e["detail"] for e in collect() if e["resources"] == [arn]]
+        return [d["EndpointStatus"] for d in sorted(details, key=lambda d: d["LastModifiedTime"])]
 
     expected = ["CREATING", "IN_SERVICE", "UPDATING", "IN_SERVICE"]
     wait_until(lambda: statuses() == expected, what=f"the events {expected}")
-    phases = [
-        e["detail"]["PendingDeploymentSummary"]["ProductionVariants"][0]["VariantStatus"][0]["Status"]
+    variants = [
+        e["detail"]["PendingDeploymentSummary"]["ProductionVariants"][0]["VariantStatus"][0]
         for e in deployments()
         if e["resources"] == [arn]
     ]
+    phases = [v["Status"] for v in sorted(variants, key=lambda v: v["StartTime"])]
     assert phases == ["Creating", "ActivatingTraffic", "Baking", "Deleting"]
     remove(aws, name)
     wait_until(lambda: statuses() == [*expected, "DELETING", "DELETED"], what="the events of the end")
@@ -305,13 +322,15 @@ def alarm(aws: Driver, state: str) -> str:
 
 
 def policy(kind: str, wait: int, termination: int, *alarms: str, **size: Any) -> dict[str, Any]:
-    return {
+    body: dict[str, Any] = {
         "BlueGreenUpdatePolicy": {
             "TrafficRoutingConfiguration": {"Type": kind, "WaitIntervalInSeconds": wait, **size},
             "TerminationWaitInSeconds": termination,
-        },
-        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarms]},
+        }
     }
+    if alarms:
+        body["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
+    return body
 
 
 def test_an_alarm_while_baking_takes_the_update_back(aws: Driver) -> None:
@@ -369,35 +388,41 @@ def test_an_update_to_a_sick_model_is_taken_back(aws: Driver, endpoint: tuple[st
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("sick", "did not pass the ping health check"), ("notar", "valid tar.gz"), ("missing", "No S3 objects")],
+    [("notar", "valid tar.gz"), ("missing", "No S3 objects"), ("crash", "ended with exit code 1")],
 )
 def test_an_endpoint_that_cannot_serve_fails(aws: Driver, kind: str, reason: str) -> None:
-    if kind == "sick":
-        bad = model(aws, sick=True)
-    elif kind == "notar":
-        bad = model(aws, data=aws.put("x/model.tar.gz", b"nothing"))
-    else:
-        bad = model(aws, data=aws.uri("not/there.tar.gz"))
-    variant = {
-        "VariantName": "v",
-        "ModelName": bad,
-        "InitialInstanceCount": 1,
-        "InstanceType": "ml.g5.xlarge",
-        "ContainerStartupHealthCheckTimeoutInSeconds": 60,
-    }
-    if kind == "sick":
-        aws.server  # noqa: B018 - the time-out below is the shortest that the API allows
-    name = unique("config")
-    aws.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    endpoint_name = create(aws, name)
-    described = settled(aws, endpoint_name, 80)
+    data = {
+        "notar": aws.put("x/model.tar.gz", b"nothing"),
+        "missing": aws.uri("not/there.tar.gz"),
+        "crash": aws.model_data(member="other.json"),
+    }[kind]
+    name = create(aws, config(aws, model(aws, data=data)))
+    described = settled(aws, name)
     assert described["EndpointStatus"] == "Failed"
     assert reason in described["FailureReason"]
     with pytest.raises(ClientError, match="not found"):
-        aws.runtime.invoke_endpoint(EndpointName=endpoint_name, Body=b"x")
+        aws.runtime.invoke_endpoint(EndpointName=name, Body=b"x")
     with pytest.raises(ClientError, match="delete it and create it again"):
-        aws.sagemaker.update_endpoint(EndpointName=endpoint_name, EndpointConfigName=config(aws, model(aws)))
-    aws.sagemaker.delete_endpoint(EndpointName=endpoint_name)
+        aws.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config(aws, model(aws)))
+    aws.sagemaker.delete_endpoint(EndpointName=name)
+
+
+def test_a_sick_container_fails_and_a_killed_server_leaves_no_process() -> None:
+    with own_server(TRUTHLOOP_HEALTH_CHECK_SECONDS="2") as (server, process):
+        aws = Driver(server)
+        healthy = create(aws, config(aws, model(aws)))
+        sick = create(aws, config(aws, model(aws, sick=True)))
+        described = settled(aws, sick)
+        assert described["EndpointStatus"] == "Failed"
+        assert "did not pass the ping health check (the last answer was 500)" in described["FailureReason"]
+        assert settled(aws, healthy)["EndpointStatus"] == "InService"
+        job = aws.train(wait=False, HyperParameters={"seconds": "600", "spawn": "1"})
+        wait_until(lambda: len(children_of(process.pid)) >= 4, what="server, endpoint, job and its child")
+        started = children_of(process.pid)
+        assert job
+        process.kill()
+        process.wait()
+        wait_until(lambda: not [pid for pid in started if alive(pid)], what="the end of every process")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, unique, wait_until
+from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, alive, unique, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_stopped_job_keeps_its_model_and_leaves_no_process(aws: Driver) -> Non
     assert aws.tar_member(job["ModelArtifacts"]["S3ModelArtifacts"], "weights.json")
     _, child, _, parent = line.split()
     for pid in (int(child), int(parent)):
-        wait_until(lambda pid=pid: not _alive(pid), what=f"the end of process {pid}")
+        wait_until(lambda pid=pid: not alive(pid), what=f"the end of process {pid}")
     with pytest.raises(ClientError, match="status Stopped"):
         aws.sagemaker.stop_training_job(TrainingJobName=name)
 
@@ -174,14 +174,6 @@ def _lines_while_running(aws: Driver, name: str) -> list[str]:
         return aws.messages("/aws/sagemaker/TrainingJobs", name)
     except ClientError:
         return []
-
-
-def _alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_job_that_takes_too_long_is_stopped(aws: Driver) -> None:
