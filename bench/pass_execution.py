@@ -1,7 +1,7 @@
-"""Time from StartExecution to a seen SUCCEEDED of a machine with one Pass state, beside a call that does nothing.
+"""Time from StartExecution to a seen SUCCEEDED of a Pass state, beside a call that does nothing.
 
-Run ``.venv/bin/python -m bench.pass_execution [count]``. Both are measured in turn on one server, so what else
-the machine does slows both; exit code 1 if the median exceeds 30 ms.
+Run ``.venv/bin/python -m bench.pass_execution [count]``. Both are measured in turn on one server, so
+what else the machine does slows both; exit code 1 if the median exceeds 30 ms.
 """
 
 from __future__ import annotations

@@ -78,11 +78,15 @@ _TEMPLATES = ("Parameters", "ResultSelector", "ItemSelector", "Assign")
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One thing that is wrong, in the form of ValidateStateMachineDefinition."""
+    """One thing that is wrong, in the form of ValidateStateMachineDefinition.
+
+    ``rule`` tells apart what AWS reports under one code.
+    """
 
     code: str
     message: str
     location: str
+    rule: str = "structure"
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message} at {self.location}"
@@ -111,8 +115,8 @@ def diagnose(definition: Mapping[str, Any]) -> list[Diagnostic]:
     return found
 
 
-def _schema(message: str, where: str) -> Diagnostic:
-    return Diagnostic("SCHEMA_VALIDATION_FAILED", message, where or "/")
+def _schema(message: str, where: str, rule: str = "structure") -> Diagnostic:
+    return Diagnostic("SCHEMA_VALIDATION_FAILED", message, where or "/", rule)
 
 
 def _nested(state: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -217,8 +221,13 @@ def _state(state: Mapping[str, Any], machine_language: str, states: Any, where: 
     known = _COMMON | _BOTH[kind] | own[kind]
     for key in state:
         if key not in known:
-            reason = f" under QueryLanguage {language}" if key in other[kind] else ""
-            yield _schema(f"Field '{key}' is not supported for state type '{kind}'{reason}", f"{where}/{key}")
+            wrong = key in other[kind]
+            reason = f" under QueryLanguage {language}" if wrong else ""
+            yield _schema(
+                f"Field '{key}' is not supported for state type '{kind}'{reason}",
+                f"{where}/{key}",
+                "query-language" if wrong else "structure",
+            )
     if kind not in TERMINAL | {"Choice"} and ("Next" in state) == (state.get("End") is True):
         yield _schema("These fields are required: exactly one of 'Next' and 'End: true'", where)
     for key, target in targets(state):
@@ -273,7 +282,9 @@ def _failing(state: Mapping[str, Any], language: str, where: str) -> Iterator[Di
             for key in rule:
                 if key not in allowed:
                     yield _schema(
-                        f"Field '{key}' is not supported in {field} under {language}", f"{place}/{key}"
+                        f"Field '{key}' is not supported in {field} under {language}",
+                        f"{place}/{key}",
+                        "query-language",
                     )
             if field == "Catch" and "Next" not in rule:
                 yield _schema("These fields are required: [Next]", place)
@@ -331,7 +342,9 @@ def _check_wait(state: Mapping[str, Any], language: str, where: str) -> Iterator
     if name == "Seconds" and (
         isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 99_999_999
     ):
-        yield _schema(f"'Seconds' must be an integer from 0 to 99999999, not {value!r}", f"{where}/Seconds")
+        yield _schema(
+            f"'Seconds' must be an integer from 0 to 99999999, not {value!r}", f"{where}/Seconds", "seconds"
+        )
     if name == "Timestamp" and parse_timestamp(value) is None:
         yield _schema(f"'Timestamp' must be an RFC 3339 timestamp, not {value!r}", f"{where}/Timestamp")
 
@@ -357,7 +370,11 @@ def _check_choice(state: Mapping[str, Any], language: str, where: str) -> Iterat
             yield from _rule(rule, place)
             unknown = {"Condition", "Output"} & set(rule)
         for key in sorted(unknown):
-            yield _schema(f"Field '{key}' is not supported in a rule under {language}", f"{place}/{key}")
+            yield _schema(
+                f"Field '{key}' is not supported in a rule under {language}",
+                f"{place}/{key}",
+                "query-language",
+            )
 
 
 def _rule(rule: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
@@ -436,7 +453,9 @@ def _expressions(state: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
                     jsonata.compile_expression(jsonata.source_of(text))
                 except Exception as error:
                     yield _schema(
-                        f"The JSONata expression '{jsonata.source_of(text)}' does not parse: {error}", place
+                        f"The JSONata expression '{jsonata.source_of(text)}' does not parse: {error}",
+                        place,
+                        "expression",
                     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from local.stepfunctions.execution import Callback
     from local.stepfunctions.interpreter import Frame
 
-_PREFIXES = {
+OPTIMISED_ERRORS = {
     "dynamodb": ("DynamoDB", "AmazonDynamoDBException"),
     "sqs": ("SQS", "AmazonSQSException"),
     "sns": ("SNS", "AmazonSNSException"),
@@ -123,7 +123,7 @@ async def _call(frame: Frame, resource: Resource, region: str, parameters: dict[
         prefix = shapes.service_prefix(resource.service)
         generic = f"{prefix}Exception"
     else:
-        prefix, generic = _PREFIXES[resource.type_name]
+        prefix, generic = OPTIMISED_ERRORS[resource.type_name]
         parameters = _prepare(frame, resource, parameters)
     request = shapes.to_request(parameters, model.input_shape) if model.input_shape is not None else {}
     client = engine.client(resource.service, region)
