@@ -130,7 +130,13 @@ def ingest_ground_truth(event: Mapping[str, Any], ports: Ports, known: KnownLabe
         ports.events.publish(
             "truthloop.ingest",
             "Ground Truth Accepted",
-            {"objects": counts.objects, "accepted": counts.accepted, "quarantined": counts.quarantined},
+            {
+                # Two stacks of one account share the bus: the rule tells them apart by their bucket.
+                "bucket": ports.objects.bucket,
+                "objects": counts.objects,
+                "accepted": counts.accepted,
+                "quarantined": counts.quarantined,
+            },
         )
     return IngestResult(counts, tuple(failures))
 
