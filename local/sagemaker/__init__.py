@@ -6,17 +6,21 @@ contracts that SageMaker documents. Operations that are not implemented refuse, 
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from local.context import LocalAws
+
+OPERATION_MODULES = ("jobs_api", "models", "registry", "pipelines.api", "endpoints")
+"""Importing them fills the table of operations."""
 
 
 def install(aws: LocalAws) -> None:
     """Put the operations in place of moto's records."""
-    from local.sagemaker import endpoints, invoke, jobs_api, metrics, models, operations, registry
-    from local.sagemaker.pipelines import api
+    from local.sagemaker import invoke, metrics, operations
     from local.sagemaker.state import SageMaker
 
-    # Importing them fills the table of operations.
-    assert all((endpoints, jobs_api, models, registry, api))
+    for module in OPERATION_MODULES:
+        import_module(f"local.sagemaker.{module}")
     sagemaker = SageMaker(aws)
     operations.install(sagemaker)
     invoke.install(sagemaker)

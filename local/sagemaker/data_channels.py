@@ -16,12 +16,12 @@ from moto.s3.exceptions import MissingBucket
 from moto.s3.models import s3_backends
 
 from local.context import LocalAws
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 
 _CHUNK = 1 << 20
 
 
-class DataError(JobFailure):
+class DataError(JobError):
     """Input data is missing or cannot be read."""
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from local.sagemaker.errors import JobFailure, UnsupportedOperation, ValidationError
+from local.sagemaker.errors import JobError, UnsupportedOperation, ValidationError
 from local.sagemaker.fleets import Fleet
 from local.sagemaker.state import Params, now
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ALARM_POLL_SECONDS = 0.25
 
 
-class RolledBack(Exception):
+class RolledBackError(Exception):
     """A deployment was taken back; the message becomes the endpoint's FailureReason."""
 
 
@@ -62,7 +62,8 @@ def policy_of(config: Params | None, endpoint_config: Params) -> Policy:
         return Policy()
     if config.get("RollingUpdatePolicy"):
         raise UnsupportedOperation(
-            "DeploymentConfig.RollingUpdatePolicy is not supported by the embedded AWS: use BlueGreenUpdatePolicy."
+            "DeploymentConfig.RollingUpdatePolicy is not supported by the embedded AWS: "
+            "use BlueGreenUpdatePolicy."
         )
     blue_green = config.get("BlueGreenUpdatePolicy") or {}
     routing = blue_green.get("TrafficRoutingConfiguration") or {"Type": "ALL_AT_ONCE"}
@@ -102,8 +103,8 @@ def _share(size: Params | None, name: str, instances: int, least: float) -> floa
     if not least <= share <= 0.5 or share <= 0:
         raise ValidationError(
             f"TrafficRoutingConfiguration.{name} must be at most 50% of the {instances} instance(s)"
-            f"{f' and at least {least:.0%}' if least else ''}: it is {share:.0%}. An endpoint with one instance "
-            "allows only ALL_AT_ONCE."
+            f"{f' and at least {least:.0%}' if least else ''}: it is {share:.0%}. "
+            "An endpoint with one instance allows only ALL_AT_ONCE."
         )
     return share
 
@@ -134,7 +135,7 @@ class Deployment:
 
         Raises
         ------
-        RolledBack
+        RolledBackError
             The blue fleet has all traffic again.
         """
         try:
@@ -142,7 +143,7 @@ class Deployment:
             self._green.start()
             self._check_alarms()
             self._shift()
-        except JobFailure as error:
+        except JobError as error:
             self._roll_back(str(error))
         self._show("Deleting", "Terminating the old fleet.")
         self._blue.stop()
@@ -166,7 +167,7 @@ class Deployment:
         while True:
             self._check_alarms()
             if time.monotonic() > self._deadline:
-                raise JobFailure(
+                raise JobError(
                     f"The deployment exceeded MaximumExecutionTimeoutInSeconds ({self._policy.limit:g})."
                 )
             left = until - time.monotonic()
@@ -183,16 +184,16 @@ class Deployment:
         alarms: list[Any] = [*found.get("MetricAlarms", []), *found.get("CompositeAlarms", [])]
         missing = sorted(set(names) - {alarm["AlarmName"] for alarm in alarms})
         if missing:
-            raise JobFailure(f"The alarm(s) {', '.join(missing)} of AutoRollbackConfiguration do not exist.")
+            raise JobError(f"The alarm(s) {', '.join(missing)} of AutoRollbackConfiguration do not exist.")
         firing = sorted(alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM")
         if firing:
-            raise JobFailure(f"One or more alarms are in ALARM state: {', '.join(firing)}.")
+            raise JobError(f"One or more alarms are in ALARM state: {', '.join(firing)}.")
 
     def _roll_back(self, reason: str) -> None:
         self._endpoint.rolling_back()
         self._endpoint.route((self._blue, 1.0))
         self._green.stop()
-        raise RolledBack(
+        raise RolledBackError(
             f"The deployment of the endpoint configuration {self._green.config_name} was rolled back to "
             f"{self._blue.config_name}: {reason}"
         )

@@ -7,8 +7,8 @@ import random
 import threading
 from typing import Any
 
-from local.sagemaker.deployments import Deployment, RolledBack, policy_of
-from local.sagemaker.errors import JobFailure, UnsupportedOperation, ValidationError
+from local.sagemaker.deployments import Deployment, RolledBackError, policy_of
+from local.sagemaker.errors import JobError, UnsupportedOperation, ValidationError
 from local.sagemaker.fleets import Fleet, Variant
 from local.sagemaker.models import container_of, endpoint_config
 from local.sagemaker.operations import Call, operation, page
@@ -114,10 +114,9 @@ class Endpoint:
         self.sagemaker.spawn(self._update, deployment, fleet, name=f"endpoint-{self.name}")
 
     def _update(self, deployment: Deployment, fleet: Fleet) -> None:
-        old = self._current()
         try:
             deployment.run()
-        except RolledBack as error:
+        except RolledBackError as error:
             self.failure_reason = str(error)
             self.set_pending(None)
             self._enter("InService")
@@ -130,7 +129,6 @@ class Endpoint:
         self.config_name = fleet.config_name
         self.set_pending(None)
         self._enter("InService")
-        del old
 
     def delete(self) -> None:
         """Stop serving and disappear."""
@@ -173,9 +171,9 @@ class Endpoint:
         return self._fleet
 
     def _fail(self, error: Exception) -> None:
-        if not isinstance(error, JobFailure) and not self.sagemaker.aws.stopping.is_set():
+        if not isinstance(error, JobError) and not self.sagemaker.aws.stopping.is_set():
             log.exception("endpoint %s", self.name)
-        internal = "" if isinstance(error, JobFailure) else "InternalServerError: "
+        internal = "" if isinstance(error, JobError) else "InternalServerError: "
         self.failure_reason = f"{internal}{error}"
         self._enter("Failed")
 
@@ -246,9 +244,8 @@ def create_endpoint(call: Call) -> Params:
     with call.state.lock:
         config = endpoint_config(call.state, call["EndpointConfigName"])
         if name in call.state.endpoints:
-            raise ValidationError(
-                f"Cannot create already existing endpoint {call.sagemaker.arn(call.region, f'endpoint/{name}')!r}."
-            )
+            arn = call.state.endpoints[name].arn
+            raise ValidationError(f'Cannot create already existing endpoint "{arn}".')
         fleet = _new_fleet(call, name, config, {})
         endpoint = Endpoint(call.sagemaker, call.region, name, tags_of(call.params))
         call.state.endpoints[name] = endpoint

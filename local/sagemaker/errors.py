@@ -35,5 +35,5 @@ class UnsupportedOperation(ServiceException):
     code = "UnsupportedOperation"
 
 
-class JobFailure(Exception):
+class JobError(Exception):
     """A job or an endpoint cannot go on; the message becomes its FailureReason."""

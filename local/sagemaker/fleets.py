@@ -11,7 +11,7 @@ import random
 from typing import Any
 
 from local.sagemaker.capture import CaptureWriter
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 from local.sagemaker.models import ContainerDefinition
 from local.sagemaker.serving import ServingContainer, health_timeout_of
 from local.sagemaker.state import Params, SageMaker
@@ -87,13 +87,13 @@ class Fleet:
 
         Raises
         ------
-        JobFailure
+        JobError
             One of them is not; nothing is left running then.
         """
         try:
             for settings in self.config["ProductionVariants"]:
                 self._start_variant(dict(settings))
-        except JobFailure:
+        except JobError:
             self.stop()
             raise
 

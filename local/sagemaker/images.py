@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 
 ROOTS_VARIABLE = "TRUTHLOOP_IMAGES"
 """Directories with images, separated as in PATH; the default is the repository's ``containers/``."""
@@ -28,11 +28,11 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PYTHON = re.compile(r"(/usr(/local)?/bin/)?python(3(\.\d+)?)?")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
 _IGNORED = frozenset(
-    "RUN EXPOSE LABEL USER VOLUME HEALTHCHECK STOPSIGNAL SHELL ONBUILD MAINTAINER ADD".split()
+    ("RUN", "EXPOSE", "LABEL", "USER", "VOLUME", "HEALTHCHECK", "STOPSIGNAL", "SHELL", "ONBUILD", "ADD")
 )
 
 
-class ImageError(JobFailure):
+class ImageError(JobError):
     """An image does not exist, or its Dockerfile makes no image that SageMaker can start."""
 
 

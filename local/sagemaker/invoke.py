@@ -12,7 +12,7 @@ from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
 from local.sagemaker.endpoints import Endpoint
 from local.sagemaker.fleets import Fleet, Variant
-from local.sagemaker.serving import Answer, ContainerTimeout, ContainerUnavailable
+from local.sagemaker.serving import Answer, ContainerTimeoutError, ContainerUnavailableError
 from local.sagemaker.state import SageMaker
 
 log = logging.getLogger("local.sagemaker")
@@ -77,7 +77,7 @@ def invoke(sagemaker: SageMaker, region: str, name: str, headers: Mapping[str, s
     try:
         answer = variant.container.invoke(request_headers, body)
         status = answer.status
-    except ContainerUnavailable as error:
+    except ContainerUnavailableError as error:
         answer, status = _unavailable(error)
     finally:
         variant.container.release()
@@ -120,8 +120,8 @@ def _container_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return passed
 
 
-def _unavailable(error: ContainerUnavailable) -> tuple[Answer, int]:
-    if isinstance(error, ContainerTimeout):
+def _unavailable(error: ContainerUnavailableError) -> tuple[Answer, int]:
+    if isinstance(error, ContainerTimeoutError):
         text = "Your invocation timed out while waiting for a response from container primary."
         return Answer(0, {}, text.encode()), 500
     return Answer(503, {}, f"The container is not available ({error}).".encode()), 503

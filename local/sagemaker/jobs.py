@@ -7,18 +7,21 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from local.context import LocalAws
+from local.lambda_runtime import identity
 from local.sagemaker.data_channels import DataChannels
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 from local.sagemaker.images import DEFAULT_PATH, Image
 from local.sagemaker.logs import LogStream
 from local.sagemaker.processes import ContainerProcess
+from local.sagemaker.publisher import with_millis
 from local.sagemaker.state import Params, SageMaker, now, random_id
 
 log = logging.getLogger("local.sagemaker")
@@ -30,7 +33,7 @@ FAILURE_LIMIT = 1024
 """SageMaker cuts FailureReason and ExitMessage here."""
 
 
-class Stopped(Exception):
+class StopRequestedError(Exception):
     """The job was asked to stop before its container ran."""
 
 
@@ -53,33 +56,22 @@ def container_environment(
     """
     ml_base = base / "ml"
     (base / "tmp").mkdir(parents=True, exist_ok=True)
-    python_bin = Path(shutil.which("python3") or "/usr/bin/python3").parent
-    import sys
-
     path = image.environment.get("PATH", DEFAULT_PATH)
-    environment = {
+    return {
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
-        **{k: image.localise(v, ml_base) for k, v in image.environment.items()},
-        "PATH": f"{Path(sys.executable).parent}:{path}:{python_bin}",
+        **{name: image.localise(value, ml_base) for name, value in image.environment.items()},
+        "PATH": f"{Path(sys.executable).parent}:{path}",
         "HOME": str(base),
         "TMPDIR": str(base / "tmp"),
         "ML_BASE_DIR": str(ml_base),
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_ACCESS_KEY_ID": access_key(role_arn),
+        "AWS_ACCESS_KEY_ID": identity.access_key_for(role_arn),
         "AWS_SECRET_ACCESS_KEY": "local",
-        **{k: image.localise(v, ml_base) for k, v in variables.items()},
+        **{name: image.localise(value, ml_base) for name, value in variables.items()},
     }
-    return environment
-
-
-def access_key(role_arn: str) -> str:
-    """Return the access key id under which a role's calls are seen by the embedded AWS."""
-    from local.lambda_runtime import identity
-
-    return str(identity.access_key_for(role_arn))
 
 
 class Job(ABC):
@@ -134,7 +126,7 @@ class Job(ABC):
 
     @abstractmethod
     def on_exited(self, code: int) -> None:
-        """Bring the results out; raise JobFailure when the container failed."""
+        """Bring the results out; raise JobError when the container failed."""
 
     @abstractmethod
     def settle(self, status: str, failure: str | None) -> None:
@@ -162,8 +154,6 @@ class Job(ABC):
 
     def publish(self) -> None:
         """Tell the bus about the present state."""
-        from local.sagemaker.publisher import with_millis
-
         detail = with_millis(self.describe())
         self.sagemaker.publisher.publish(
             self.region, self.event_type, [self.arn], {**detail, "Tags": dict(self.tags)}
@@ -187,7 +177,7 @@ class Job(ABC):
     def check_stop(self) -> None:
         """Raise when the job was asked to stop; called between the phases."""
         if self.stop_requested.is_set():
-            raise Stopped
+            raise StopRequestedError
 
     def _run(self) -> None:
         status, failure = "Completed", None
@@ -196,9 +186,9 @@ class Job(ABC):
             self.on_exited(code)
             if self.stop_requested.is_set() or self.timed_out:
                 status = "Stopped"
-        except Stopped:
+        except StopRequestedError:
             status = "Stopped"
-        except JobFailure as error:
+        except JobError as error:
             status, failure = "Failed", str(error)
         except Exception as error:
             if not self.sagemaker.aws.stopping.is_set():
@@ -224,7 +214,7 @@ class Job(ABC):
                 argv, cwd=image.cwd, env=environment, on_lines=self.take_lines
             )
         except OSError as error:
-            raise JobFailure(f"AlgorithmError: cannot start {argv}: {error}, exit code: 126") from error
+            raise JobError(f"AlgorithmError: cannot start {argv}: {error}, exit code: 126") from error
         self._process = process
         self.on_started()
         return self._wait(process)
@@ -258,16 +248,16 @@ def read_message(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
-def algorithm_error(message: str, code: int, log_stream: LogStream) -> JobFailure:
+def algorithm_error(message: str, code: int, log_stream: LogStream) -> JobError:
     """Return SageMaker's failure for a container that ended with a code other than 0."""
     if not message:
         last = log_stream.tail[-1] if log_stream.tail else "nothing"
         message = f"no failure message was written; the last line of the log is: {last}"
     if code == 137:
         message += " (killed)"
-    return JobFailure(f"AlgorithmError: {message[: FAILURE_LIMIT - 60]}, exit code: {code}")
+    return JobError(f"AlgorithmError: {message[: FAILURE_LIMIT - 60]}, exit code: {code}")
 
 
-def seconds_between(start: Any, end: Any) -> int:
+def seconds_between(start: datetime, end: datetime) -> int:
     """Return whole seconds, at least one, as SageMaker bills."""
     return max(1, round((end - start).total_seconds()))

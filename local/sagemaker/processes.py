@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from local.context import LocalAws
 
@@ -107,7 +108,9 @@ class ContainerProcess:
         self._exited = threading.Event()
         self._logged = threading.Event()
         self.pid = child.pid
-        threading.Thread(target=self._read, name=f"log-{child.pid}", daemon=True).start()
+        threading.Thread(
+            target=self._read, args=(child.stdout,), name=f"log-{child.pid}", daemon=True
+        ).start()
         threading.Thread(target=self._watch, name=f"wait-{child.pid}", daemon=True).start()
 
     @property
@@ -148,9 +151,7 @@ class ContainerProcess:
         self._logged.wait(5)
         self._exited.set()
 
-    def _read(self) -> None:
-        stream = self._child.stdout
-        assert stream is not None
+    def _read(self, stream: IO[bytes]) -> None:
         rest = b""
         with stream:
             while True:

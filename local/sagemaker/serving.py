@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.sagemaker.data_channels import DataChannels, unpack
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 from local.sagemaker.images import Image
 from local.sagemaker.jobs import container_environment
 from local.sagemaker.logs import LogStream
@@ -36,11 +36,11 @@ _RESTART_WAITS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _PING_TIMEOUT = 2.0
 
 
-class ContainerUnavailable(Exception):
+class ContainerUnavailableError(Exception):
     """The container does not answer."""
 
 
-class ContainerTimeout(ContainerUnavailable):
+class ContainerTimeoutError(ContainerUnavailableError):
     """The container did not answer in time."""
 
 
@@ -84,7 +84,6 @@ class ServingContainer:
         self._ml = self._base / "ml"
         self._connections: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
         self._port = 0
-        self._image: Image | None = None
         self._process: ContainerProcess | None = None
         self._stopping = threading.Event()
         self._in_flight = 0
@@ -97,10 +96,10 @@ class ServingContainer:
 
         Raises
         ------
-        JobFailure
+        JobError
             Image, model data or container are no good; the message is the FailureReason.
         """
-        self._image = self._sagemaker.images.resolve(self._definition.image)
+        image = self._sagemaker.images.resolve(self._definition.image)
         model = self._ml / "model"
         model.mkdir(parents=True, exist_ok=True)
         if self._definition.model_data:
@@ -109,9 +108,8 @@ class ServingContainer:
             channels.download_file(self._definition.model_data, archive)
             unpack(archive, model, self._definition.model_data)
             archive.unlink()
-        self._launch()
-        self._await_health(time.monotonic() + self._health_timeout)
-        self._sagemaker.spawn(self._watch, name=f"serve-{self._variant}")
+        process = self._launch(image)
+        self._sagemaker.spawn(self._watch, image, process, name=f"serve-{self._variant}")
 
     def acquire(self) -> None:
         """Count a request in; the caller holds the lock under which traffic is switched."""
@@ -129,7 +127,7 @@ class ServingContainer:
 
         Raises
         ------
-        ContainerTimeout, ContainerUnavailable
+        ContainerTimeoutError, ContainerUnavailableError
             No answer.
         """
         deadline = time.monotonic() + INVOCATION_TIMEOUT
@@ -141,7 +139,7 @@ class ServingContainer:
                 content = response.read()
             except TimeoutError as error:
                 connection.close()
-                raise ContainerTimeout(str(error)) from error
+                raise ContainerTimeoutError(str(error)) from error
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 # A kept connection may have been closed by the container while it was idle: that
@@ -149,7 +147,7 @@ class ServingContainer:
                 stale = kept and isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError))
                 if stale and time.monotonic() < deadline:
                     continue
-                raise ContainerUnavailable(str(error)) from error
+                raise ContainerUnavailableError(str(error)) from error
             if response.will_close:
                 connection.close()
             else:
@@ -171,36 +169,38 @@ class ServingContainer:
                 log.exception("the last log lines of %s were lost", self.log.stream)
         shutil.rmtree(self._base, ignore_errors=True)
 
-    def _launch(self) -> None:
-        assert self._image is not None
+    def _launch(self, image: Image) -> ContainerProcess:
+        """Start the process and wait until it is healthy."""
         self._port = _free_port()
-        argv = self._image.argv(None, ["serve"], self._ml)
+        argv = image.argv(None, ["serve"], self._ml)
         environment = container_environment(
             self._sagemaker.aws,
             self._region,
-            self._image,
+            image,
             self._definition.role_arn,
             self._base,
             {
                 **self._definition.environment,
-                "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
+                "BIND_HOST": "127.0.0.1",
                 "SAGEMAKER_BIND_TO_PORT": str(self._port),
                 "SAGEMAKER_SAFE_PORT_RANGE": f"{self._port}-{self._port}",
                 "SAGEMAKER_MULTI_MODEL": "false",
             },
         )
         try:
-            self._process = self._sagemaker.supervisor.start(
-                argv, cwd=self._image.cwd, env=environment, on_lines=self.log.write, nice=0
+            process = self._sagemaker.supervisor.start(
+                argv, cwd=image.cwd, env=environment, on_lines=self.log.write, nice=0
             )
         except OSError as error:
-            raise JobFailure(f"ClientError: cannot start {argv}: {error}") from error
+            raise JobError(f"ClientError: cannot start {argv}: {error}") from error
+        self._process = process
+        self._await_health(process, time.monotonic() + self._health_timeout)
+        return process
 
-    def _await_health(self, deadline: float) -> None:
-        assert self._process is not None
+    def _await_health(self, process: ContainerProcess, deadline: float) -> None:
         problem = "no answer"
         while time.monotonic() < deadline and not self._stopping.is_set():
-            code = self._process.wait(0.02)
+            code = process.wait(0.02)
             if code is not None:
                 last = self.log.tail[-1] if self.log.tail else "nothing"
                 problem = f"the container ended with exit code {code}; the last line of its log is: {last}"
@@ -209,9 +209,8 @@ class ServingContainer:
             if status == 200:
                 return
             problem = f"the last answer was {status}" if status else "no answer"
-        if self._process.returncode is None:
-            self._process.stop(2.0)
-        raise JobFailure(
+        process.stop(2.0)
+        raise JobError(
             f"The primary container for production variant {self._variant} did not pass the ping health "
             f"check ({problem}). Please check CloudWatch logs for this endpoint."
         )
@@ -228,12 +227,11 @@ class ServingContainer:
             connection.close()
         return response.status
 
-    def _watch(self) -> None:
+    def _watch(self, image: Image, process: ContainerProcess) -> None:
         """Restart the process when it ends by itself, less and less eagerly."""
         crashes = 0
         while not self._stopping.is_set():
-            assert self._process is not None
-            code = self._process.wait(1.0)
+            code = process.wait(1.0)
             if code is None or self._stopping.is_set() or self._sagemaker.aws.stopping.is_set():
                 continue
             self.log.write([f"container ended with exit code {code}; it is started again"])
@@ -243,9 +241,8 @@ class ServingContainer:
             if self._stopping.is_set():
                 return
             try:
-                self._launch()
-                self._await_health(time.monotonic() + self._health_timeout)
-            except JobFailure as error:
+                process = self._launch(image)
+            except JobError as error:
                 log.warning("%s: %s", self.log.stream, error)
 
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
@@ -257,7 +254,7 @@ class ServingContainer:
         try:
             connection.connect()
         except OSError as error:
-            raise ContainerUnavailable(str(error)) from error
+            raise ContainerUnavailableError(str(error)) from error
         # http.client sends headers and body in two writes; with Nagle the second waits 40 ms.
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection, False

@@ -209,11 +209,11 @@ class TrainingJob(Job):
             self._enter("Uploading")
             if self._checkpoints:
                 self._checkpoints.finish()
-            if code == 0 or stopped:
-                if not is_empty(self.ml / "model") or not stopped:
-                    self._upload("model", "model.tar.gz")
-                    with self.lock:
-                        self.body["ModelArtifacts"] = {"S3ModelArtifacts": f"{self._output}/model.tar.gz"}
+            # A stopped job may have nothing to keep; a completed one always has a model archive.
+            if (code == 0 and not stopped) or (stopped and not is_empty(self.ml / "model")):
+                self._upload("model", "model.tar.gz")
+                with self.lock:
+                    self.body["ModelArtifacts"] = {"S3ModelArtifacts": f"{self._output}/model.tar.gz"}
             if not is_empty(self.ml / "output/data"):
                 self._upload("output/data", "output.tar.gz")
         if code != 0 and not stopped:
@@ -280,7 +280,8 @@ def _validate(request: Params) -> None:
             re.compile(item["Regex"])
         except re.error as error:
             raise ValidationError(
-                f"Invalid regular expression in AlgorithmSpecification.MetricDefinitions[{index}].Regex: {error}"
+                f"Invalid regular expression in AlgorithmSpecification.MetricDefinitions[{index}].Regex: "
+                f"{error}"
             ) from error
     if request["ResourceConfig"].get("InstanceCount", 1) != 1:
         raise UnsupportedOperation(

@@ -110,7 +110,7 @@ class Driver:
 
     def get(self, uri: str) -> bytes:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return bytes(self.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
     def keys(self, prefix: str) -> list[str]:
         found = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,7 @@ def test_a_training_job_follows_the_contract(aws: Driver) -> None:
         ],
         what="the Completed event",
     )
+    mine.sort(key=lambda detail: len(detail["SecondaryStatusTransitions"]))  # a queue keeps no order
     assert [detail["SecondaryStatus"] for detail in mine] == states
     assert mine[-1]["TrainingJobStatus"] == "Completed"
     assert isinstance(mine[-1]["CreationTime"], int)
@@ -164,9 +166,13 @@ def test_a_stopped_job_keeps_its_model_and_leaves_no_process(aws: Driver) -> Non
     assert aws.tar_member(job["ModelArtifacts"]["S3ModelArtifacts"], "weights.json")
     _, child, _, parent = line.split()
     for pid in (int(child), int(parent)):
-        wait_until(lambda pid=pid: not alive(pid), what=f"the end of process {pid}")
+        wait_until(partial(_ended, pid), what=f"the end of process {pid}")
     with pytest.raises(ClientError, match="status Stopped"):
         aws.sagemaker.stop_training_job(TrainingJobName=name)
+
+
+def _ended(pid: int) -> bool:
+    return not alive(pid)
 
 
 def _lines_while_running(aws: Driver, name: str) -> list[str]:

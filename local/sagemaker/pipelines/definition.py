@@ -279,7 +279,8 @@ def _check_condition(condition: Any, where: str) -> None:
         needed = ("Conditions",)
     else:
         raise DefinitionError(
-            f"{where}.Type is {kind!r}; it must be one of {', '.join((*COMPARISONS, 'In', 'Not', 'And', 'Or'))}."
+            f"{where}.Type is {kind!r}; it must be one of "
+            f"{', '.join((*COMPARISONS, 'In', 'Not', 'And', 'Or'))}."
         )
     for key in needed:
         if key not in condition:

@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Any
 
 from local.sagemaker.data_channels import DataChannels
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 from local.sagemaker.jobs import Job
 from local.sagemaker.pipelines.definition import Step
 from local.sagemaker.pipelines.expressions import Scope
 from local.sagemaker.pipelines.records import Pipeline
-from local.sagemaker.pipelines.steps import RUNNERS, StepContext, StepStopped
+from local.sagemaker.pipelines.steps import RUNNERS, StepContext, StepStoppedError
 from local.sagemaker.publisher import seconds
 from local.sagemaker.state import Params, SageMaker, now
 
@@ -188,9 +188,9 @@ class Execution:
         status, reason = "Succeeded", None
         try:
             self._attempt(step)
-        except StepStopped:
+        except StepStoppedError:
             status = "Stopped"
-        except JobFailure as error:
+        except JobError as error:
             status, reason = "Failed", str(error)
         except Exception as error:
             log.exception("step %s of %s", step.name, self.arn)
@@ -210,9 +210,8 @@ class Execution:
         started = time.monotonic()
         while True:
             try:
-                self._execute(step)
-                return
-            except JobFailure as error:
+                return self._execute(step)
+            except JobError as error:
                 wait = self._retry_wait(step, str(error), used, started)
                 if wait is None:
                     raise
@@ -220,7 +219,7 @@ class Execution:
                 self.steps[step.name]["AttemptCount"] += 1
                 self._condition.wait_for(lambda: self._stopping, timeout=wait)
                 if self._stopping:
-                    raise StepStopped
+                    raise StepStoppedError
 
     def _retry_wait(self, step: Step, reason: str, used: dict[int, int], started: float) -> float | None:
         for index, policy in enumerate(step.body.get("RetryPolicies") or []):
@@ -274,7 +273,7 @@ class Execution:
         files = {}
         for item in step.body.get("PropertyFiles") or []:
             if item["OutputName"] not in outputs:
-                raise JobFailure(
+                raise JobError(
                     f"ClientError: the property file {item['PropertyFileName']} names the output "
                     f"{item['OutputName']!r}, which the step {step.name} does not have."
                 )

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 
 _TOKEN = re.compile(r"\[\s*(?:'([^']*)'|\"([^\"]*)\"|(-?\d+))\s*\]|\.?([^.\[\]]+)")
 _NAMING_MEMBERS = ("OutputName", "InputName", "ChannelName", "MetricName", "Name")
 
 
-class EvaluationError(JobFailure):
+class EvaluationError(JobError):
     """An expression of a step has no value; the message names it."""
 
 

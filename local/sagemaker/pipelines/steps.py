@@ -11,7 +11,7 @@ from botocore.validate import ParamValidator
 from moto.core.exceptions import ServiceException
 
 from local.sagemaker import models, processing, registry, training
-from local.sagemaker.errors import JobFailure
+from local.sagemaker.errors import JobError
 from local.sagemaker.jobs import Job
 from local.sagemaker.pipelines.definition import Step
 from local.sagemaker.state import Params, SageMaker, random_id
@@ -59,7 +59,7 @@ class StepContext:
         return f"pipelines-{self.execution_id}-{clean}-{random_id(10)}"
 
 
-class StepStopped(Exception):
+class StepStoppedError(Exception):
     """The step's job was stopped."""
 
 
@@ -105,7 +105,7 @@ def run_fail(context: StepContext, step: Step, arguments: Params) -> Any:
     """Fail with the message of the definition."""
     message = str(arguments["ErrorMessage"])
     context.tell({"Fail": {"ErrorMessage": message}})
-    raise JobFailure(message)
+    raise JobError(message)
 
 
 RUNNERS: dict[str, Callable[[StepContext, Step, Params], Any]] = {
@@ -121,15 +121,16 @@ def _made(operation: str, create: Callable[..., Any], context: StepContext, argu
     try:
         return create(context.sagemaker, context.region, arguments)
     except ServiceException as error:
-        raise JobFailure(
+        raise JobError(
             f"ClientError: Failed to invoke sagemaker:{operation}. Error Details: {error.message}"
         ) from error
 
 
 def _validate(operation: str, arguments: Params) -> None:
-    report = ParamValidator().validate(arguments, _MODEL.operation_model(operation).input_shape)
+    shape: Any = _MODEL.operation_model(operation).input_shape
+    report = ParamValidator().validate(arguments, shape)
     if report.has_errors():
-        raise JobFailure(
+        raise JobError(
             f"ClientError: Failed to invoke sagemaker:{operation}. Error Details: {report.generate_report()}"
         )
 
@@ -141,10 +142,10 @@ def _finish(context: StepContext, job: Job) -> Any:
     finally:
         context.watch(None)
     if job.status == "Stopped" and job.timed_out:
-        raise JobFailure(f"ClientError: {job.name} ran into its MaxRuntimeInSeconds and was stopped.")
+        raise JobError(f"ClientError: {job.name} ran into its MaxRuntimeInSeconds and was stopped.")
     if job.status == "Stopped":
-        raise StepStopped
+        raise StepStoppedError
     description = job.describe()
     if job.status == "Failed":
-        raise JobFailure(str(description.get("FailureReason", "")))
+        raise JobError(str(description.get("FailureReason", "")))
     return description
