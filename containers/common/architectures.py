@@ -143,7 +143,8 @@ def transfer(
     own = model.state_dict()
     rows = [(labels.index(label), known_labels.index(label)) for label in labels if label in known_labels]
     for name in ("head.weight", "head.bias"):
-        if name in state and name in own:
+        fits = name in state and name in own and state[name].shape[1:] == own[name].shape[1:]
+        if fits and len(state[name]) == len(known_labels):  # else load_state_dict says what does not fit
             head = own[name].clone()
             for to, source in rows:
                 head[to] = state[name][source]

@@ -88,11 +88,11 @@ def recommend(
         if not has_champion or standing.comparison is None:
             return name, f"{name} has an accuracy of {standing.accuracy:.4f} and there is no champion"
         gain, (low, high) = standing.comparison.difference, standing.comparison.interval
-        measured = f"{gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        measured = f"{name} gains {gain:+.4f} on the champion (95 % interval {low:+.4f} to {high:+.4f})"
         if gain >= margin and low > 0:
-            return name, f"{name} changes the champion's accuracy by {measured}"
-        wanted = f"a gain of at least {margin:g} and an interval above zero"
-        reasons.append(f"{name} changes the champion's accuracy by {measured}: not {wanted}")
+            return name, measured
+        wanted = "an interval above zero" if gain >= margin else f"the margin of {margin:g}"
+        reasons.append(f"{measured}, short of {wanted}")
     return None, "; ".join(reasons)
 
 
