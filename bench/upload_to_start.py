@@ -93,7 +93,7 @@ class Bench:
 
     def route_through_function(self) -> None:
         """Upload → rule → queue → function, with no batch window → state machine."""
-        url = self.sqs.create_queue(QueueName="bench")["QueueUrl"]
+        self.sqs.create_queue(QueueName="bench")
         queue = f"arn:aws:sqs:us-east-1:{ACCOUNT}:bench"
         role = self.iam.create_role(RoleName="starter", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
         allowed = {"Effect": "Allow", "Action": ["states:StartExecution", "sqs:*"], "Resource": "*"}
@@ -114,7 +114,6 @@ class Bench:
         self.functions.create_event_source_mapping(
             EventSourceArn=queue, FunctionName="starter", BatchSize=1, MaximumBatchingWindowInSeconds=0
         )
-        assert url
         self._rule("queued/", {"Arn": queue})
 
     def _rule(self, prefix: str, target: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ def install(aws: LocalAws) -> None:
     from local.events.alarms import Alarms
     from local.events.bus import EventBuses
     from local.events.delivery import Deliverer
+    from local.events.queue_metrics import QueueMetrics
     from local.events.s3_notifications import BucketNotifications
     from local.events.schedules import Schedules
     from local.events.sns import Topics
@@ -24,6 +25,7 @@ def install(aws: LocalAws) -> None:
     buses.install()
     BucketNotifications(aws, buses, deliverer).install()
     Alarms(aws, buses, deliverer, timers).install()
+    QueueMetrics().install(timers)
     Schedules(aws, buses, deliverer).install(timers)
     Topics(aws, deliverer).install()
     vars(aws)[_BUSES] = buses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import threading
@@ -81,7 +82,7 @@ class Alarms:
             for alarm in list(backend.alarms.values()):
                 if alarm.watch and alarm.watch.keys & touched:
                     alarm.held_until = 0.0
-                    alarms._aws.submit(alarms.evaluate, backend, alarm)
+                    alarms._timers.soon(functools.partial(alarms.evaluate, backend, alarm))
 
         def update_state(alarm: Any, reason: str, reason_data: str | None, state_value: str) -> None:
             # SetAlarmState: it lasts until CloudWatch evaluates the alarm the next time.

@@ -194,6 +194,7 @@ class EventBuses:
         ) -> None:
             for target in targets:
                 _check_target(target)
+            _check_count(backend, name, event_bus_arn, targets)
             put_targets(backend, name, event_bus_arn, targets)
 
         def test_event_pattern(handler: Any) -> str:
@@ -249,6 +250,15 @@ def _test_pattern(pattern_text: str, event_text: str) -> bool:
     if missing:
         raise ValidationException(f"Parameter Event is not valid. Reason: Event must have {missing[0]}")
     return patterns.matches(pattern, event)
+
+
+def _check_count(backend: Any, rule_name: str, bus: str | None, given: list[dict[str, Any]]) -> None:
+    rule = backend._get_event_bus(backend._normalize_event_bus_arn(bus)).rules.get(rule_name)
+    known = {target["Id"] for target in rule.targets} if rule else set()
+    if len(known | {target["Id"] for target in given}) > MAX_TARGETS:
+        raise JsonRESTError(
+            "LimitExceededException", "The requested resource exceeds the maximum number allowed."
+        )
 
 
 def _check_target(target: dict[str, Any]) -> None:

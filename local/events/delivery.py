@@ -93,7 +93,7 @@ class Deliverer:
     def start(self, job: Job) -> None:
         """Begin with the first attempt at once."""
         began = time.monotonic()
-        self._aws.submit(lambda: self._attempt(job, 1, began))
+        self._timers.soon(lambda: self._attempt(job, 1, began))
 
     def _attempt(self, job: Job, number: int, began: float) -> None:
         try:

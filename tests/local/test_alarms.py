@@ -367,3 +367,18 @@ def test_silence(quiet_room: tuple[Any, Clock], treatment: str, state: str, peri
     clock.now += 3 * period
     alarms.evaluate(backend, alarm)
     assert alarm.state_value == state
+
+
+def test_alarm_on_the_depth_of_a_queue(watched: Watched) -> None:
+    watched.alarm(
+        Namespace="AWS/SQS",
+        MetricName="ApproximateNumberOfMessagesVisible",
+        Dimensions=[{"Name": "QueueName", "Value": watched.name}],
+        Statistic="Maximum",
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        TreatMissingData="notBreaching",
+    )
+    watched.reaches("OK")
+    watched.sqs.send_message(QueueUrl=watched.url, MessageBody="nobody wanted me")
+    watched.reaches("ALARM")

@@ -358,6 +358,17 @@ def test_invalid_target_is_refused(server: Any, sender: Sender, target: dict[str
     assert words in message
 
 
+def test_sixth_target_is_refused(sender: Sender) -> None:
+    sender.rule(name=sender.source)
+    targets = [{"Id": str(number), "Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:q"} for number in range(6)]
+    sender.events.put_targets(Rule=sender.source, Targets=targets[:5])
+    sender.events.put_targets(Rule=sender.source, Targets=targets[:1])
+    assert (
+        refusal(sender.events.put_targets, Rule=sender.source, Targets=targets[5:])[0]
+        == "LimitExceededException"
+    )
+
+
 def test_each_entry_fails_on_its_own(server: Any, sender: Sender) -> None:
     inbox = Inbox(server)
     sender.rule({"Arn": inbox.arn})
@@ -566,3 +577,38 @@ def test_unreachable_server_is_a_connection_failure(server: Any, caplog: pytest.
         send(aws, {"Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:q"}, Payload("{}", key="k"))
     aws.stop()
     assert (error.value.code, error.value.retryable) == ("CONNECTION_FAILURE", True)
+
+
+def test_adapters_publish_as_services(server: Any) -> None:
+    from moto.events.models import events_backends
+
+    from local.context import LocalAws
+    from local.events import emit
+    from local.events.bus import EventBuses
+    from local.events.delivery import Deliverer
+    from local.events.timers import Timers
+
+    aws, inbox = LocalAws(server.port), Inbox(server)
+    buses = EventBuses(aws, Deliverer(aws, Timers(aws)))
+    buses.install()
+    vars(aws)["event_buses"] = buses
+    backend = events_backends[ACCOUNT]["us-east-1"]
+    backend.put_rule("emitted", event_pattern=json.dumps({"source": ["aws.sagemaker"]}))
+    backend.put_targets("emitted", None, [{"Id": "1", "Arn": inbox.arn}])
+    event_id = emit(aws, "aws.sagemaker", "State Change", ["arn:x"], {"n": 1})
+    event = inbox.event()
+    backend.event_buses["default"].rules.clear()
+    aws.stop()
+    assert (event["id"], event["source"], event["detail-type"]) == (event_id, "aws.sagemaker", "State Change")
+    assert (event["resources"], event["detail"]) == (["arn:x"], {"n": 1})
+
+
+def test_background_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    from local.context import LocalAws
+    from local.events.timers import Timers
+
+    aws = LocalAws(1)
+    timers = Timers(aws)
+    timers.after(0.01, lambda: [][0])
+    wait_for(lambda: "background work failed" in caplog.text)
+    aws.stop()
