@@ -15,7 +15,7 @@ from truthloop.claim import LastRun
 from truthloop.prices import PRICES_AS_OF, PRICES_REGION, USD_PER_HOUR, estimate
 from truthloop.settings import PolicySettings
 from truthloop.times import from_iso, to_iso
-from truthloop.triggers import BREACHES, SWEEP, Trigger
+from truthloop.triggers import BREACHES, MANUAL, Trigger
 
 START = "START"
 REFUSE = "REFUSE"
@@ -117,10 +117,10 @@ def _same_evidence(evidence: Evidence, policy: PolicySettings, _: datetime) -> t
 
 
 def _no_model_yet(evidence: Evidence, _: PolicySettings, __: datetime) -> tuple[bool, str]:
-    """Let the clock alone not train the first model: a schedule fires as soon as the stack is made."""
+    """Leave the first model to a person: before the base set is complete, no event asks for a GPU."""
     if evidence.champion is not None:
         return True, f"{evidence.champion} is in service"
-    if any(trigger.kind != SWEEP for trigger in evidence.triggers):
+    if any(trigger.kind == MANUAL for trigger in evidence.triggers):
         return True, "no model is in service yet, and the first was asked for"
     return False, "no model is in service yet: put a base set under base/ and start the first run by hand"
 
