@@ -19,7 +19,8 @@ LOG_LINES = 15
 def log_tail(cloud: Cloud, group: str, prefix: str, count: int = LOG_LINES) -> list[str]:
     """Return the last lines of the newest log stream whose name begins with ``prefix``."""
     logs = cloud.client("logs")
-    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
+    which = {"logStreamNamePrefix": prefix} if prefix else {}
+    streams = logs.describe_log_streams(logGroupName=group, **which)["logStreams"]
     if not streams:
         return [f"(no log stream {prefix}* in {group})"]
     newest = max(streams, key=lambda stream: stream.get("lastEventTimestamp", 0))

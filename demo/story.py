@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -363,7 +363,13 @@ class Story:
         self._wait_for_captures()
         answer = self.cloud.client("lambda").invoke(
             FunctionName=self.outputs.monitor_function,
-            Payload=json.dumps({"start": _iso(start), "end": _iso(datetime.now(UTC))}),
+            # The capture's times are whole seconds.
+            Payload=json.dumps(
+                {
+                    "start": _iso(start.replace(microsecond=0)),
+                    "end": _iso(datetime.now(UTC) + timedelta(seconds=1)),
+                }
+            ),
         )
         if "FunctionError" in answer:
             raise StoryError("the run-monitor function failed", diagnosis.function_error(answer))
