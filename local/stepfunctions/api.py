@@ -24,10 +24,11 @@ from moto.stepfunctions.exceptions import (
 from moto.stepfunctions.models import StepFunctionBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from local.stepfunctions.definition import diagnose_text
+from local.stepfunctions.definition import diagnose_state, diagnose_text
 from local.stepfunctions.errors import StateError
 from local.stepfunctions.execution import Callback, Engine, Execution, Machine
 from local.stepfunctions.interpreter import PAYLOAD_LIMIT
+from local.stepfunctions.trial import try_state
 
 _ACTIVITY_POLL = 60
 """Seconds that GetActivityTask waits for work, as on AWS."""
@@ -125,6 +126,29 @@ class _Api:
             if same != (existing.definition, existing.roleArn, existing.type):
                 raise StateMachineAlreadyExists(f"State Machine Already Exists: '{existing.arn}'")
         return _create_state_machine(self)
+
+    def delete_state_machine(self: Any) -> ActionResult:
+        arn = self._get_param("stateMachineArn")
+        answer: ActionResult = _delete_state_machine(self)
+        # A machine created later under the same name starts without history, so names are free again.
+        self.engine.forget(
+            lambda execution: execution.machine.arn == arn or execution.machine.arn.startswith(f"{arn}/")
+        )
+        return answer
+
+    def test_state(self: Any) -> ActionResult:
+        state = json.loads(self._get_param("definition"))
+        found = [item for item in diagnose_state(state) if item.code != "MISSING_TRANSITION_TARGET"]
+        if found:
+            raise InvalidDefinition("Invalid State Definition: '" + ", ".join(map(str, found)) + "'")
+        text = self._get_param("input") or "{}"
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise InvalidExecutionInput(f"Invalid input: '{error}'") from None
+        variables = json.loads(self._get_param("variables") or "{}")
+        role, region = self._get_param("roleArn") or "", self.stepfunction_backend.region_name
+        return ActionResult(try_state(self.engine, state, text, variables, role, region))
 
     def validate_state_machine_definition(self: Any) -> ActionResult:
         found = diagnose_text(self._get_param("definition"))
@@ -425,6 +449,7 @@ def _without_data(event: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_delete_state_machine = StepFunctionResponse.delete_state_machine
 _create_state_machine = StepFunctionResponse.create_state_machine
 _store_state_machine = StepFunctionBackend.create_state_machine
 _change_state_machine = StepFunctionBackend.update_state_machine
@@ -454,6 +479,13 @@ def install(engine: Engine) -> None:
     StepFunctionBackend.create_state_machine = _store_checked
     StepFunctionBackend.update_state_machine = _change_checked
     StepFunctionResponse.engine = engine
+    clear = StepFunctionBackend.reset
+
+    def reset(backend: Any) -> None:
+        engine.forget(lambda execution: execution.machine.region == backend.region_name)
+        clear(backend)
+
+    StepFunctionBackend.reset = reset
     for name, operation in vars(_Api).items():
         if callable(operation):
             setattr(StepFunctionResponse, name, operation)

@@ -115,6 +115,11 @@ def diagnose(definition: Mapping[str, Any]) -> list[Diagnostic]:
     return found
 
 
+def diagnose_state(state: Mapping[str, Any]) -> list[Diagnostic]:
+    """Return what is wrong with a single state, as TestState takes it."""
+    return list(_state(state, state.get("QueryLanguage", "JSONPath"), {}, ""))
+
+
 def _schema(message: str, where: str, rule: str = "structure") -> Diagnostic:
     return Diagnostic("SCHEMA_VALIDATION_FAILED", message, where or "/", rule)
 

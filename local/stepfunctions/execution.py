@@ -23,6 +23,7 @@ from local.stepfunctions.activities import Activities
 from local.stepfunctions.errors import RUNTIME, TIMEOUT, ExecutionLimitError, StateError
 from local.stepfunctions.history import EVENT_LIMIT, History, compact, iso, now
 from local.stepfunctions.interpreter import Flow, run_flow
+from local.stepfunctions.logs import ExecutionLogs
 
 log = logging.getLogger("local.stepfunctions")
 
@@ -91,7 +92,9 @@ class Execution:
         self.trace_header = trace_header
         self.map_run_arn = map_run_arn
         self.map_runs: list[Any] = []
-        self.history = History(EVENT_LIMIT)
+        self.history = History(
+            EVENT_LIMIT, (lambda event: engine.logs.write(self, event)) if machine.logging else None
+        )
         self.status = "RUNNING"
         self.start_date = now()
         self.stop_date: datetime | None = None
@@ -216,6 +219,7 @@ class Engine:
         self.callbacks: dict[str, Callback] = {}
         self.settled: set[str] = set()
         self.activities = Activities()
+        self.logs = ExecutionLogs(aws)
         self.lock = threading.RLock()
         self._clients: dict[tuple[str, str], Any] = {}
         self._events: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
@@ -238,6 +242,20 @@ class Engine:
             self.executions[execution.execution_arn] = execution
         self.announce(execution)
         asyncio.run_coroutine_threadsafe(execution.run(), self.loop)
+
+    def forget(self, belongs: Callable[[Execution], bool]) -> None:
+        """Abort and drop executions whose state machine is gone, with their children."""
+        with self.lock:
+            gone = [execution for execution in self.executions.values() if belongs(execution)]
+        for execution in gone:
+            if not execution.finished.is_set() and execution.map_run_arn is None:
+                execution.stop(None, None)
+        with self.lock:
+            for execution in gone:
+                self.executions.pop(execution.execution_arn, None)
+                for run in execution.map_runs:
+                    self.map_runs.pop(run.arn, None)
+                    self.children.pop(run.arn, None)
 
     def client(self, service: str, region: str) -> Any:
         """Return a client for a task; unlike those of LocalAws it waits as long as a task may take."""

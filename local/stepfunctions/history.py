@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,9 +43,12 @@ def details_name(kind: str) -> str | None:
 class History:
     """The growing list of events; ids start at 1 and never skip."""
 
-    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+    def __init__(
+        self, limit: int = EVENT_LIMIT, watch: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self.events: list[dict[str, Any]] = []
         self._limit = limit
+        self._watch = watch
 
     def add(self, kind: str, previous: int, details: dict[str, Any] | None = None) -> int:
         """Append an event and return its id.
@@ -69,4 +73,6 @@ class History:
                 key: value for key, value in details.items() if value is not None
             }
         self.events.append(event)
+        if self._watch is not None:
+            self._watch(event)
         return len(self.events)

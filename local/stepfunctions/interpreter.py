@@ -209,7 +209,7 @@ async def run_state(flow: Flow, name: str, value: Any) -> tuple[Any, str | None]
             output = await HANDLERS[kind](frame)
             _check_size(name, output)
         except StateError as error:
-            _explain(error, flow, name, entered)
+            explain(error, flow, name, entered)
             if kind not in RETRYING:
                 raise
             delay = _retry_delay(state, error, attempts)
@@ -217,7 +217,7 @@ async def run_state(flow: Flow, name: str, value: Any) -> tuple[Any, str | None]
                 await asyncio.sleep(delay)
                 flow.context["State"]["RetryCount"] += 1
                 continue
-            output = _catch(frame, error)
+            output = catch_error(frame, error)
         flow.variables.update(frame.assigned)
         exited: dict[str, Any] = {"name": name, "output": compact(output), "outputDetails": _WHOLE}
         if frame.assigned:
@@ -239,7 +239,7 @@ def _check_size(name: str, output: Any) -> None:
         )
 
 
-def _explain(error: StateError, flow: Flow, name: str, entered: int) -> None:
+def explain(error: StateError, flow: Flow, name: str, entered: int) -> None:
     """Name the state in the cause of an error that the interpreter found, once."""
     if error.interpreter:
         if error.error == QUERY_EVALUATION:
@@ -271,7 +271,7 @@ def _retry_delay(state: Mapping[str, Any], error: StateError, attempts: dict[int
     return None
 
 
-def _catch(frame: Frame, error: StateError) -> Any:
+def catch_error(frame: Frame, error: StateError) -> Any:
     """Return the output of the first catcher that matches, or raise the error again."""
     for catcher in frame.state.get("Catch", ()):
         if not error.matches(catcher["ErrorEquals"]):

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from botocore.model import Shape
+
 from local.stepfunctions import shapes
 from local.stepfunctions.errors import TASK_FAILED, StateError
 from local.stepfunctions.history import compact
@@ -82,11 +84,19 @@ async def _await_execution(frame: Frame, resource: Resource, arn: str) -> Any:
     return report
 
 
+def _input_shape(resource: Resource) -> Shape:
+    shape = shapes.operation(resource.service, resource.action).input_shape
+    if shape is None:
+        raise shapes.UnknownIntegrationError(f"The action {resource.action} has no parameters")
+    return shape
+
+
 async def _await_sagemaker(frame: Frame, resource: Resource, region: str, parameters: dict[str, Any]) -> Any:
     engine = frame.execution.engine
     job = _JOBS[resource.action]
     client = engine.client(resource.service, region)
-    key = {job.name: parameters[job.name]}
+    request = shapes.to_request(parameters, _input_shape(resource))
+    key = {job.name: request[job.name]}
     shape = shapes.operation(resource.service, job.describe[:1].lower() + job.describe[1:]).output_shape
     pause = _SHORTEST_POLL
     try:

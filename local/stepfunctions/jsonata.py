@@ -21,6 +21,7 @@ from local.stepfunctions.errors import QUERY_EVALUATION, StateError
 NULL = Utils.NULL_VALUE
 _HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 _LONGEST_RANGE = 1000
+_LONGEST_EVALUATION_MS = 5000
 
 
 class _Undefined:
@@ -151,6 +152,8 @@ def evaluate(source: str, bindings: Mapping[str, Any]) -> Any:
     compiled = compile_expression(source)
     # Native functions find their evaluator here; a cached expression must put itself back.
     Jsonata.CURRENT.jsonata = compiled
+    # One expression must not stop all executions: they share a thread.
+    compiled.environment.set_runtime_bounds(_LONGEST_EVALUATION_MS, None)
     result = compiled.evaluate(None, bindings)
     return UNDEFINED if result is None else from_jsonata(result)
 

@@ -7,8 +7,7 @@ import json
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError, ParamValidationError
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from local.stepfunctions import jobs, shapes
 from local.stepfunctions.errors import (
@@ -145,7 +144,7 @@ async def _call(frame: Frame, resource: Resource, region: str, parameters: dict[
         raise runtime_error(
             f"The Parameters '{compact(parameters)}' could not be used to start the Task: [{error}]"
         ) from error
-    except BotoConnectionError as error:
+    except BotoCoreError as error:
         raise StateError(f"{prefix}.SdkClientException", str(error)) from error
     return result if sdk else _conclude(resource, result)
 

@@ -268,3 +268,103 @@ def test_a_good_definition_validates(sfn: Driver) -> None:
     report = sfn.client.validate_state_machine_definition(definition=loop, severity="WARNING")
     assert report["result"] == "OK"
     assert [item["severity"] for item in report["diagnostics"]] == ["WARNING"]
+
+
+def test_deleting_a_machine_frees_its_names(sfn: Driver) -> None:
+    settings = {"name": f"m-{uuid.uuid4().hex}", "roleArn": ROLE}
+    definition = json.dumps(one(Type="Wait", Seconds=600))
+    arn = sfn.client.create_state_machine(definition=definition, **settings)["stateMachineArn"]
+    running = sfn.client.start_execution(stateMachineArn=arn, name="n")["executionArn"]
+    sfn.client.delete_state_machine(stateMachineArn=arn)
+    with pytest.raises(sfn.client.exceptions.ExecutionDoesNotExist):
+        sfn.client.describe_execution(executionArn=running)
+    sfn.client.create_state_machine(definition=json.dumps(one(Type="Pass")), **settings)
+    assert sfn.client.list_executions(stateMachineArn=arn)["executions"] == []
+    again = sfn.client.start_execution(stateMachineArn=arn, name="n")["executionArn"]
+    assert sfn.wait(again)["status"] == "SUCCEEDED"
+
+
+def trial(sfn: Driver, state: dict[str, Any], value: Any = None, **options: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = sfn.client.test_state(
+        definition=json.dumps(state), roleArn=ROLE, input=json.dumps(value), **options
+    )
+    return answer
+
+
+def test_a_state_is_tried_alone(sfn: Driver) -> None:
+    good = trial(sfn, {"Type": "Pass", "Parameters": {"x.$": "$.a"}, "Next": "Later"}, {"a": 1})
+    assert (good["status"], good["output"], good["nextState"]) == ("SUCCEEDED", '{"x":1}', "Later")
+    jsonata = {"Type": "Pass", "QueryLanguage": "JSONata", "Output": "{% $v + 1 %}", "End": True}
+    assert trial(sfn, jsonata, variables='{"v": 1}')["output"] == "2"
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::aws-sdk:dynamodb:getItem",
+        "Parameters": {"TableName": "none", "Key": {"id": {"S": "x"}}},
+        "End": True,
+    }
+    failed = trial(sfn, task)
+    assert (failed["status"], failed["error"]) == ("FAILED", "DynamoDb.ResourceNotFoundException")
+    caught = trial(sfn, {**task, "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Other"}]})
+    assert (caught["status"], caught["nextState"]) == ("CAUGHT_ERROR", "Other")
+    assert trial(sfn, {**task, "Retry": [{"ErrorEquals": ["States.ALL"]}]})["status"] == "RETRIABLE"
+    with pytest.raises(sfn.client.exceptions.InvalidDefinition):
+        trial(sfn, {"Type": "Pass", "Wrong": 1, "End": True})
+
+
+def logged(server: Any, sfn: Driver, level: str, *, with_data: bool) -> list[dict[str, Any]]:
+    """Run a machine that fails and return what its log group holds."""
+    logs = server.client("logs")
+    group = f"/aws/vendedlogs/states/{uuid.uuid4().hex}"
+    logs.create_log_group(logGroupName=group)
+    arn = f"arn:aws:logs:us-east-1:123456789012:log-group:{group}:*"
+    machine_arn = sfn.client.create_state_machine(
+        name=f"m-{uuid.uuid4().hex}",
+        definition=json.dumps(machine(A={"Type": "Pass"}, B={"Type": "Fail", "Error": "E"})),
+        roleArn=ROLE,
+        loggingConfiguration={
+            "level": level,
+            "includeExecutionData": with_data,
+            "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": arn}}],
+        },
+    )["stateMachineArn"]
+    execution = sfn.client.start_execution(stateMachineArn=machine_arn, input='{"a": 1}')["executionArn"]
+    sfn.wait(execution)
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        lines = logs.filter_log_events(logGroupName=group)["events"]
+        found = [json.loads(line["message"]) for line in lines]
+        if any(item["type"] == "ExecutionFailed" for item in found):
+            assert {item["execution_arn"] for item in found} == {execution}
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"the log group {group} has no ExecutionFailed")
+
+
+def test_executions_are_logged(server: Any, sfn: Driver) -> None:
+    lines = logged(server, sfn, "ALL", with_data=True)
+    assert [line["type"] for line in lines] == [
+        "ExecutionStarted",
+        "PassStateEntered",
+        "PassStateExited",
+        "FailStateEntered",
+        "ExecutionFailed",
+    ]
+    assert lines[0]["details"]["input"] == '{"a": 1}'
+    assert (lines[1]["id"], lines[1]["previous_event_id"]) == ("2", "1")
+    assert "input" not in logged(server, sfn, "ALL", with_data=False)[0]["details"]
+    assert [line["type"] for line in logged(server, sfn, "ERROR", with_data=True)] == ["ExecutionFailed"]
+
+
+def test_a_missing_log_group_does_not_fail_the_execution(sfn: Driver) -> None:
+    arn = "arn:aws:logs:us-east-1:123456789012:log-group:none:*"
+    machine_arn = sfn.client.create_state_machine(
+        name=f"m-{uuid.uuid4().hex}",
+        definition=json.dumps(one(Type="Pass")),
+        roleArn=ROLE,
+        loggingConfiguration={
+            "level": "ALL",
+            "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": arn}}],
+        },
+    )["stateMachineArn"]
+    execution = sfn.client.start_execution(stateMachineArn=machine_arn)["executionArn"]
+    assert sfn.wait(execution)["status"] == "SUCCEEDED"

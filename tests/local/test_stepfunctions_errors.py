@@ -191,7 +191,7 @@ def test_an_unknown_token_is_refused(sfn: Driver) -> None:
 
 
 def test_a_task_times_out(sfn: Driver, server: Any) -> None:
-    cases = {
+    cases: dict[str, tuple[dict[str, Any], Any]] = {
         "literal": ({"TimeoutSeconds": 1}, {}),
         "path": ({"TimeoutSecondsPath": "$.s"}, {"s": 1}),
         "heartbeat": ({"HeartbeatSeconds": 1}, {}),
@@ -330,3 +330,14 @@ def test_a_bug_of_the_interpreter_fails_the_execution_loudly(caplog: pytest.LogC
     assert (execution.status, execution.error) == ("FAILED", "States.Runtime")
     assert "Traceback" in caplog.text
     assert "arn:e" in caplog.text
+
+
+def test_an_endless_expression_fails_instead_of_stopping_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    from local.stepfunctions import jsonata
+    from local.stepfunctions.errors import StateError
+
+    monkeypatch.setattr(jsonata, "_LONGEST_EVALUATION_MS", 100)
+    endless = "{% ($f := function($n) { $f($n + 1) }; $f(1)) %}"
+    with pytest.raises(StateError, match="D1012"):
+        jsonata.evaluate_field(endless, {}, "Output")
+    assert jsonata.evaluate_field("{% 1 + 1 %}", {}, "Output") == 2
