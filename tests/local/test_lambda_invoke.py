@@ -18,6 +18,7 @@ FILE_SYSTEM = "arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsa
 ENVIRONMENT = """
 import os, sys
 def lambda_handler(event, context):
+    remaining = context.get_remaining_time_in_millis()
     try:
         import local
         repository = "importable"
@@ -28,7 +29,7 @@ def lambda_handler(event, context):
         "environment": dict(os.environ), "cwd": os.getcwd(), "path": sys.path, "repository": repository,
         "context": [context.function_name, context.function_version, context.memory_limit_in_mb,
                     context.invoked_function_arn, context.aws_request_id, context.log_stream_name],
-        "remaining": context.get_remaining_time_in_millis(),
+        "remaining": remaining,
         "client_context": context.client_context.custom if context.client_context else None,
     }
 """
@@ -42,7 +43,7 @@ def functions(server: Any) -> Functions:
 def test_the_environment_is_lambdas_and_the_repository_is_hidden(functions: Functions, server: Any) -> None:
     role = functions.role("role-of-the-environment-test")
     name = functions.create(
-        ENVIRONMENT, Role=role, MemorySize=256, Timeout=7, Environment={"Variables": {"COLOUR": "blue"}}
+        ENVIRONMENT, Role=role, MemorySize=256, Timeout=60, Environment={"Variables": {"COLOUR": "blue"}}
     )
     context = base64.b64encode(json.dumps({"custom": {"who": "ann"}}).encode()).decode()
 
@@ -66,7 +67,7 @@ def test_the_environment_is_lambdas_and_the_repository_is_hidden(functions: Func
     assert seen["repository"] == "hidden"
     assert seen["context"][:4] == [name, "$LATEST", "256", arn]
     assert seen["context"][5] == environment["AWS_LAMBDA_LOG_STREAM_NAME"]
-    assert 6000 < seen["remaining"] <= 7000
+    assert 50_000 < seen["remaining"] <= 60_000
     assert seen["client_context"] == {"who": "ann"}
 
 
@@ -208,7 +209,7 @@ def lambda_handler(event, context):
 
     error = functions.fail(name, True)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert error["errorType"] == "Sandbox.Timedout"
     assert error["errorMessage"].endswith("Error: Task timed out after 1.00 seconds")
     assert functions.invoke(name) != before
@@ -332,18 +333,17 @@ def test_reserved_concurrency_throttles(functions: Functions) -> None:
     )
     functions.api.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
     functions.invoke(name, 0)
-    slow = threading.Thread(target=functions.invoke, args=(name, 1))
-    slow.start()
-    time.sleep(0.3)  # until it runs: whoever comes second is throttled
 
-    def throttled() -> Any:
+    def throttled(seconds: float = 0) -> Any:
         try:
-            functions.invoke(name, 0)
+            functions.invoke(name, seconds)
         except functions.api.exceptions.TooManyRequestsException as error:
             return error.response
         return None
 
-    response = eventually(throttled, 1)
+    slow = threading.Thread(target=eventually, args=(lambda: not throttled(1),))
+    slow.start()
+    response = eventually(throttled)
     slow.join()
     assert response["ResponseMetadata"]["HTTPStatusCode"] == 429
     assert response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
@@ -354,7 +354,7 @@ def test_reserved_concurrency_throttles(functions: Functions) -> None:
 
 def test_concurrent_calls_get_workers_of_their_own(functions: Functions) -> None:
     source = (
-        "import os, time\ndef lambda_handler(event, context):\n    time.sleep(0.5)\n    return os.getpid()"
+        "import os, time\ndef lambda_handler(event, context):\n    time.sleep(1.5)\n    return os.getpid()"
     )
     name = functions.create(source)
     pids: list[int] = []

@@ -109,13 +109,13 @@ def test_a_message_is_picked_up_at_once(functions: Functions) -> None:
     lines = eventually(lambda: [line for line in functions.log(name) if "Records" in line])
 
     received = json.loads(lines[0][6:])["Records"][0]["attributes"]["ApproximateFirstReceiveTimestamp"]
-    assert int(received) - before < 500  # idle, it takes some ten
+    assert int(received) - before < 1000  # on a machine with nothing else to do it takes some ten
 
 
 def test_the_window_gathers_and_a_full_batch_goes_early(functions: Functions) -> None:
     url, arn = functions.queue()
     name = functions.create(REPORTING)
-    mapping(functions, name, arn, BatchSize=20, MaximumBatchingWindowInSeconds=2)
+    uuid = mapping(functions, name, arn, BatchSize=20, MaximumBatchingWindowInSeconds=2)
     started = time.monotonic()
     for n in range(3):
         send(functions, url, f"{n}")
@@ -123,10 +123,9 @@ def test_the_window_gathers_and_a_full_batch_goes_early(functions: Functions) ->
     assert eventually(lambda: batches(functions, name)) == [["0", "1", "2"]]
     assert time.monotonic() - started > 1.9
 
-    started = time.monotonic()
+    functions.api.update_event_source_mapping(UUID=uuid, MaximumBatchingWindowInSeconds=300)
     send(functions, url, *(str(n) for n in range(20)))
     assert len(eventually(lambda: batches(functions, name)[1:])[0]) == 20
-    assert time.monotonic() - started < 1.9
 
 
 def test_the_batch_size_is_the_most_that_is_given(functions: Functions) -> None:
@@ -392,5 +391,5 @@ def test_a_long_poll_sees_a_message_as_soon_as_it_is_visible_again(functions: Fu
 
     again = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5, AttributeNames=["All"])["Messages"][0]
 
-    assert 0.8 < time.monotonic() - started < 1.5
+    assert 0.8 < time.monotonic() - started < 3
     assert again["Attributes"]["ApproximateReceiveCount"] == "2"

@@ -78,7 +78,7 @@ def test_the_messages_that_wait_in_a_queue_are_published(functions: Functions) -
     [
         '{"_aws": ',
         '{"_aws": {}}',
-        '{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": "n", "Metrics": [{"Name": "gone"}]}]}}',
+        '{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": "n", "Metrics": [{"Name": "m"}]}]}}',
         '{"_aws": {"Timestamp": "now", "CloudWatchMetrics": []}}',
     ],
 )
