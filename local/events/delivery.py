@@ -101,12 +101,20 @@ class Deliverer:
         except DeliveryError as error:
             if self._aws.stopping.is_set():
                 return
+            if number == 1 and error.retryable:
+                log.warning("%s failed and is tried again: %s", job.what, error)
             pause = min(_FIRST_PAUSE * 2 ** (number - 1), _LONGEST_PAUSE)
             exhausted = self._exhausted(job, number, time.monotonic() + pause - began)
             if error.retryable and exhausted is None:
                 self._timers.after(pause, lambda: self._attempt(job, number + 1, began))
             else:
                 self._give_up(job, error, number - 1, exhausted if error.retryable else None)
+        except Exception as error:
+            # A fault of ours must not lose the event.
+            log.exception("%s broke off", job.what)
+            self._give_up(
+                job, DeliveryError("INTERNAL_ERROR", repr(error), retryable=False), number - 1, None
+            )
 
     @staticmethod
     def _exhausted(job: Job, number: int, age: float) -> str | None:

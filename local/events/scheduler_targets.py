@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -44,9 +45,18 @@ class Occurrence:
 
     schedule_arn: str
     scheduled_time: str
-    execution_id: str
     account: str
     region: str
+
+    @property
+    def key(self) -> str:
+        """Name what this occurrence starts; the same for every attempt."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.schedule_arn}|{self.scheduled_time}"))
+
+    @property
+    def execution_id(self) -> str:
+        """Return the id that a schedule's input may refer to; the same for every attempt."""
+        return self.key.replace("-", "")[:16]
 
 
 def check(target: dict[str, Any]) -> None:
@@ -129,7 +139,7 @@ def invoke(aws: LocalAws, target: dict[str, Any], occurrence: Occurrence, attemp
     elif ":event-bus/" in arn:
         targets.attempt(lambda: _put_event(aws, target, body))
     else:
-        targets.send(aws, target, targets.Payload(body, key=f"{occurrence.execution_id:0<32}"))
+        targets.send(aws, target, targets.Payload(body, key=occurrence.key))
 
 
 def _put_event(aws: LocalAws, target: dict[str, Any], body: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -159,7 +158,8 @@ class Schedules:
             schedule.schedule_expression_timezone,
             schedule.start_date,
             schedule.end_date,
-            schedule.last_modified_date,
+            # A new target or input does not make a schedule start over; a new schedule of that name does.
+            schedule.creation_date,
         )
         entry = self._next.get(schedule.arn)
         if entry is None or entry.definition != definition:
@@ -180,8 +180,6 @@ class Schedules:
         occurrence = scheduler_targets.Occurrence(
             schedule_arn=schedule.arn,
             scheduled_time=timestamp(due),
-            # The same for every attempt: a state machine starts once for one occurrence.
-            execution_id=uuid.uuid5(uuid.NAMESPACE_URL, f"{schedule.arn}|{due.isoformat()}").hex[:16],
             account=backend.account_id,
             region=backend.region_name,
         )

@@ -603,6 +603,27 @@ def test_adapters_publish_as_services(server: Any) -> None:
     assert (event["resources"], event["detail"]) == (["arn:x"], {"n": 1})
 
 
+def test_fault_of_the_adapter_does_not_lose_the_event(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from local.context import LocalAws
+    from local.events.delivery import Deliverer, Failure, Job, RetryPolicy
+    from local.events.timers import Timers
+
+    aws, dead = LocalAws(server.port), Inbox(server)
+
+    def attempt(_: int) -> None:
+        raise KeyError("unforeseen")
+
+    def letter(failure: Failure) -> tuple[str, dict[str, str]]:
+        return "the event", failure.attributes()
+
+    Deliverer(aws, Timers(aws)).start(Job("the job", attempt, RetryPolicy(), dead.arn, letter))
+    message = dead.one()
+    aws.stop()
+    assert message["Body"] == "the event"
+    assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "INTERNAL_ERROR"
+    assert "the job broke off" in caplog.text
+
+
 def test_background_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     from local.context import LocalAws
     from local.events.timers import Timers
