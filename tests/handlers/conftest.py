@@ -7,19 +7,20 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import boto3
-import botocore.loaders
 import pytest
 import requests
 from botocore.awsrequest import AWSResponse
+from moto.server import ThreadedMotoServer
+
 from local.context import LocalAws
 from local.dynamodb import install as make_dynamodb_atomic
-from moto.server import ThreadedMotoServer
-from truthloop import wiring as wiring_module
+from truthloop.aws.calls import CLIENT_CONFIG
 from truthloop.wiring import Wiring, wiring
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,19 +71,26 @@ def _canned(status: int, parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str,
     return response, {"ResponseMetadata": {"HTTPStatusCode": status}, **parsed}
 
 
+def request_of(params: Any) -> Any:
+    """Return the request's JSON body; {} when it has another one."""
+    try:
+        return json.loads(params.get("body") or "{}")
+    except ValueError:
+        return {}
+
+
 class World:
     """A deployed stack's resources, empty, and the functions that work on them."""
 
-    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, url: str, clients: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
+        self._clients = clients
+        self._hooks: list[tuple[Any, str, Any]] = []
         self.url = url
-        session = boto3.session.Session(region_name=REGION)
-        self.s3: Any = session.client("s3")
-        self.dynamodb: Any = session.client("dynamodb")
-        self.sagemaker: Any = session.client("sagemaker")
-        self.states: Any = session.client("stepfunctions")
-        self.events: Any = session.client("events")
-        self.sqs: Any = session.client("sqs")
+        self.s3 = clients("s3")
+        self.dynamodb = clients("dynamodb")
+        self.sagemaker = clients("sagemaker")
+        self.states = clients("stepfunctions")
         self._create()
 
     def _create(self) -> None:
@@ -139,22 +147,39 @@ class World:
 
     # -- faults --------------------------------------------------------------------------------------------
 
+    def hook(self, event: str, handler: Any) -> None:
+        """Hook into the functions' own clients until the test ends; ``event`` as botocore names it."""
+        service = {"sfn": "stepfunctions"}.get(name := event.split(".")[1], name)
+        emitter = self._clients(f"function:{service}").meta.events
+        emitter.register_first(event, handler)
+        self._hooks.append((emitter, event, handler))
+
+    def unhook(self) -> None:
+        """Take every hook off."""
+        for emitter, event, handler in self._hooks:
+            emitter.unregister(event, handler)
+
     def answer(self, operation: str, *answers: dict[str, Any] | Exception, status: int = 200) -> list[Any]:
-        """Answer `operation` (such as ``sagemaker.UpdateEndpoint``) in AWS's place; returns the requests seen.
+        """Answer `operation` (such as ``sagemaker.UpdateEndpoint``) in AWS's place; returns the requests.
 
         The last answer repeats. An exception is raised where the network would have raised it.
         """
         seen: list[Any] = []
 
         def hook(params: Any, **_: Any) -> Any:
-            body = params.get("body")
-            seen.append(json.loads(body) if isinstance(body, bytes | str) and body else {})
+            seen.append(request_of(params))
             given = answers[min(len(seen), len(answers)) - 1]
             if isinstance(given, Exception):
                 raise given
             return _canned(status, given)
 
-        wiring()._session.events.register_first(f"before-call.{operation}", hook)
+        self.hook(f"before-call.{operation}", hook)
+        return seen
+
+    def watch(self, operation: str) -> list[Any]:
+        """Let `operation` through and return the requests seen."""
+        seen: list[Any] = []
+        self.hook(f"before-call.{operation}", lambda params, **_: seen.append(request_of(params)))
         return seen
 
     def fail(
@@ -169,7 +194,7 @@ class World:
             left[0] -= 1
             return _canned(status, {"Error": {"Code": code, "Message": "injected"}, **more})
 
-        wiring()._session.events.register_first(f"before-call.{operation}", hook)
+        self.hook(f"before-call.{operation}", hook)
         return lambda: times - left[0]
 
     def lose_answer(self, operation: str) -> None:
@@ -183,7 +208,7 @@ class World:
                 left[0] = 0
                 raise ReadTimeoutError(endpoint_url=self.url)
 
-        wiring()._session.events.register_first(f"after-call.{operation}", hook)
+        self.hook(f"after-call.{operation}", hook)
 
     # -- the world's state ---------------------------------------------------------------------------------
 
@@ -304,8 +329,6 @@ def batch(*bodies: Any) -> dict[str, Any]:
     }
 
 
-_LOADER = botocore.loaders.create_loader()
-"""Parsing SageMaker's model takes longer than a test: once is enough."""
 _LOADED: dict[str, ModuleType] = {}
 
 
@@ -334,15 +357,28 @@ def moto_url() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def clients(moto_url: str) -> Callable[[str], Any]:
+    """Make each client once: reading SageMaker's model takes longer than a test.
+
+    ``function:<service>`` is the client that the functions get, with their own configuration.
+    """
+    session = boto3.session.Session("test", "test", region_name=REGION)
+
+    @cache
+    def make(name: str) -> Any:
+        config = CLIENT_CONFIG if name.startswith("function:") else None
+        service: Any = name.removeprefix("function:")
+        return session.client(service, endpoint_url=moto_url, config=config)
+
+    return make
+
+
 @pytest.fixture
-def world(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(moto_url: str, clients: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Give each test an empty account and a fresh process's environment."""
-    requests.post(f"{moto_url}/moto-api/reset", timeout=5).raise_for_status()
+    requests.post(f"{moto_url}/moto-api/reset", timeout=30).raise_for_status()
     environment = {
-        "AWS_ENDPOINT_URL": moto_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": REGION,
         "LOOP_TABLE_NAME": TABLE,
         "DATA_BUCKET_NAME": BUCKET,
         "PIPELINE_NAME": PIPELINE,
@@ -356,10 +392,12 @@ def world(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: _LOADER)
     # Patience is the state machine's; here a retry that sleeps only costs time.
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
-    wiring_module.wiring.cache_clear()
+    monkeypatch.setattr(Wiring, "_client", lambda _, service: clients(f"function:{service}"))
+    wiring.cache_clear()
     _LOADED.pop("ingest_ground_truth", None)  # it remembers the label set
-    yield World(moto_url, monkeypatch)
-    wiring_module.wiring.cache_clear()
+    created = World(moto_url, clients, monkeypatch)
+    yield created
+    created.unhook()
+    wiring.cache_clear()

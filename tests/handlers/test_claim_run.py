@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from truthloop.errors import InvalidTrigger, TransientAwsError
+from botocore.exceptions import ConnectTimeoutError
+
+from truthloop.errors import AwsRequestFailed, InvalidTrigger, TransientAwsError
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 
@@ -159,14 +161,12 @@ def test_a_taker_adopts_the_pipeline_that_the_record_names(world: Any) -> None:
 def test_a_taker_finds_a_pipeline_that_the_holder_did_not_live_to_write_down(world: Any) -> None:
     # Given: the holder died between StartPipelineExecution and its note of it
     holder = world.claim("holder")
-    calls = world.fail("dynamodb.UpdateItem", "ThrottlingException", times=0)
     with pytest.raises(TransientAwsError):
         start(world, holder, lose="dynamodb.UpdateItem")
     world.end(holder["holder"])
     # When
     taker = world.claim("taker")
     # Then
-    assert calls() == 0
     assert taker["pipelineExecutionArn"] is not None
     assert world.record()["lastRun"]["pipelineExecutionArn"] == taker["pipelineExecutionArn"]
     assert world.record()["lastRun"]["datasetVersion"] == "v1"
@@ -181,19 +181,14 @@ def start(world: Any, claim: Any, lose: str | None = None) -> str:
     }
     if lose:
         # the note of the intent gets through; the note of the pipeline execution does not
-        from truthloop.wiring import wiring
-
         seen = [0]
 
-        def second(**_: Any) -> Any:
+        def second(**_: Any) -> None:
             seen[0] += 1
             if seen[0] == 2:
-                from botocore.exceptions import ConnectTimeoutError
-
                 raise ConnectTimeoutError(endpoint_url=world.url)
 
-        assert wiring().table is not None
-        wiring().table._client.meta.events.register_first(f"before-call.{lose}", second)
+        world.hook(f"before-call.{lose}", second)
     answer = world.run(
         "start_pipeline",
         {"execution": claim["holder"], "generation": claim["generation"], "dataset": dataset},
@@ -252,8 +247,6 @@ def test_a_lost_race_is_looked_at_again(world: Any) -> None:
 def test_a_holder_that_cannot_be_asked_about_is_not_taken_over(world: Any) -> None:
     world.claim("holder")
     world.fail("sfn.DescribeExecution", "AccessDeniedException", times=50)
-    from truthloop.errors import AwsRequestFailed
-
     with pytest.raises(AwsRequestFailed, match="AccessDenied"):
         world.claim("other")
 

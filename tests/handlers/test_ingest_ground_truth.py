@@ -1,0 +1,208 @@
+"""The door: every record sent is accepted, quarantined or parked, and no delivery counts twice."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import random
+from typing import Any
+
+import pytest
+
+from tests.handlers.conftest import BUCKET, batch, record, uploaded
+from truthloop.errors import DatasetInvalid, TransientAwsError
+
+INBOX = "ground-truth/inbox/"
+
+
+def upload(world: Any, name: str, lines: list[bytes | dict[str, Any]]) -> dict[str, Any]:
+    content = b"".join(
+        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines
+    )
+    return uploaded(INBOX + name, world.put(INBOX + name, content))
+
+
+def read(world: Any, prefix: str) -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for key in world.keys(f"ground-truth/{prefix}/")
+        for line in world.get(key).splitlines()
+    ]
+
+
+@pytest.fixture
+def published(world: Any) -> list[Any]:
+    seen: list[Any] = world.answer("events.PutEvents", {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})
+    return seen
+
+
+def test_good_records_are_accepted_and_bad_ones_explained(world: Any, published: list[Any]) -> None:
+    # Given
+    good = record("i1", "7", author="ann", eventTime="2026-11-22T10:00:00+01:00", source="audit")
+    event = upload(
+        world,
+        "a.jsonl",
+        [good, b"{", b"\xff\xfe", {"x": 1}, record("i2", ""), record("i3", "7", eventTime="noon"), b""],
+    )
+    # When
+    answer = world.run("ingest_ground_truth", batch(event))
+    # Then
+    assert answer == {"batchItemFailures": []}
+    (accepted,) = read(world, "accepted")
+    assert accepted["groundTruthData"] == {"data": "7", "encoding": "CSV"}
+    metadata = accepted["eventMetadata"]
+    assert metadata["eventId"] == "i1"
+    assert metadata["eventTime"] == "2026-11-22T09:00:00.000000Z"
+    assert (metadata["author"], metadata["source"]) == ("ann", "audit")
+    assert metadata["sequencer"] == "1".rjust(40, "0") + ".0000000001"
+    rejected = read(world, "quarantine")
+    reasons = [entry["reason"] for entry in rejected]
+    assert reasons == ["NOT_JSON", "NOT_UTF8", "BAD_SCHEMA", "BAD_LABEL", "BAD_TIME"]
+    assert [entry["source"]["line"] for entry in rejected] == [2, 3, 4, 5, 6]
+    assert base64.b64decode(rejected[1]["record"]) == b"\xff\xfe"
+    content = world.get(INBOX + "a.jsonl")
+    for entry in rejected:
+        start = entry["source"]["byteOffset"]
+        raw = entry["record"].encode() if entry["encoding"] == "utf-8" else base64.b64decode(entry["record"])
+        assert content[start : start + len(raw)] == raw
+    detail = json.loads(published[0]["Entries"][0]["Detail"])
+    assert detail == {"objects": 1, "accepted": 1, "quarantined": 5}
+
+
+def test_the_same_object_delivered_again_changes_nothing(world: Any, published: list[Any]) -> None:
+    event = upload(world, "a.jsonl", [record("i1", "7"), b"{"])
+    world.run("ingest_ground_truth", batch(event, event))
+    before = {key: world.get(key) for key in world.keys("ground-truth/")}
+    later = {**event, "time": "2026-11-23T10:00:00Z", "id": "another"}
+    world.run("ingest_ground_truth", batch(later))
+    assert {key: world.get(key) for key in world.keys("ground-truth/")} == before
+    assert len(before) == 3
+
+
+def test_a_message_that_fails_goes_back_alone(world: Any, published: list[Any]) -> None:
+    good = upload(world, "a.jsonl", [record("i1", "7")])
+    gone = uploaded(INBOX + "gone.jsonl", "")
+    elsewhere = uploaded("base/x.jsonl", "v")
+    stranger = uploaded(INBOX + "a.jsonl", "v", bucket="somebody-elses")
+    answer = world.run(
+        "ingest_ground_truth",
+        batch("not json", good, gone, elsewhere, stranger, "[" * 100_000, {"detail": None}),
+    )
+    failed = [item["itemIdentifier"] for item in answer["batchItemFailures"]]
+    assert failed == ["m0", "m2", "m3", "m4", "m5", "m6"]
+    assert len(read(world, "accepted")) == 1
+
+
+def test_an_old_version_is_read_and_not_the_newest(world: Any, published: list[Any]) -> None:
+    first = upload(world, "a.jsonl", [record("i1", "7")])
+    upload(world, "a.jsonl", [record("i1", "8")])
+    world.run("ingest_ground_truth", batch(first))
+    assert [entry["groundTruthData"]["data"] for entry in read(world, "accepted")] == ["7"]
+
+
+def test_other_files_are_quarantined_as_not_supported(world: Any, published: list[Any]) -> None:
+    world.run("ingest_ground_truth", batch(upload(world, "labels.csv", [b"i1,7"])))
+    (entry,) = read(world, "quarantine")
+    assert (entry["reason"], entry["source"]["key"]) == ("NOT_SUPPORTED", INBOX + "labels.csv")
+    assert published == []
+
+
+def test_a_label_that_the_served_model_does_not_know_is_quarantined(world: Any, published: list[Any]) -> None:
+    world.put("runs/g00000001/evaluation/labels.json", ["7", "8"])
+    uri = f"s3://{BUCKET}/runs/g00000001/evaluation/labels.json"
+    world.register("g00000001", "new", "Approved", labelsUri=uri)
+    world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7"), record("i2", "x")])))
+    (entry,) = read(world, "quarantine")
+    assert (entry["reason"], entry["detail"]) == (
+        "UNKNOWN_LABEL",
+        "label 'x' is not one of the 2 labels of the served model",
+    )
+
+
+def test_the_label_set_is_kept_for_five_minutes(world: Any, published: list[Any]) -> None:
+    world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "x")])))
+    world.put("labels.json", ["7"])
+    world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/labels.json")
+    world.run("ingest_ground_truth", batch(upload(world, "b.jsonl", [record("i2", "x")])))
+    assert read(world, "quarantine") == []
+    world.later(minutes=6)
+    world.run("ingest_ground_truth", batch(upload(world, "c.jsonl", [record("i3", "x")])))
+    assert len(read(world, "quarantine")) == 1
+
+
+def test_an_unreadable_label_set_sends_the_whole_batch_back(world: Any) -> None:
+    world.put("labels.json", {"7": 1})
+    world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/labels.json")
+    with pytest.raises(DatasetInvalid, match="not a list of labels"):
+        world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7")])))
+
+
+def test_an_event_that_the_bus_does_not_take_sends_the_batch_back(world: Any) -> None:
+    refused = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "x"}]}
+    world.answer("events.PutEvents", refused)
+    with pytest.raises(TransientAwsError, match="InternalFailure"):
+        world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7")])))
+
+
+def test_a_throttled_read_parks_its_message_only(world: Any, published: list[Any]) -> None:
+    events = [upload(world, f"{name}.jsonl", [record(name, "7")]) for name in "ab"]
+    world.fail("s3.GetObject", "SlowDown", status=503, times=1)
+    answer = world.run("ingest_ground_truth", batch(*events))
+    assert [item["itemIdentifier"] for item in answer["batchItemFailures"]] == ["m0"]
+
+
+def garbage(chooser: random.Random) -> bytes:
+    """Return a record that is wrong somewhere, or right by chance."""
+    whole = json.dumps(record("i", "7", eventTime="2026-11-22T10:00:00Z"))
+    values = [None, 1, -1e999, True, "", " ", "\ud800", "x" * 300, [], {}, [[]], {"data": {}}, "\x00", "7\n"]
+    match chooser.randrange(6):
+        case 0:
+            return chooser.randbytes(chooser.randrange(1, 60)).replace(b"\n", b" ")
+        case 1:
+            return whole[: chooser.randrange(1, len(whole))].encode()
+        case 2:
+            return json.dumps(chooser.choice(values)).encode()
+        case 3:
+            field = chooser.choice(["groundTruthData", "eventMetadata", "eventVersion"])
+            return json.dumps({**json.loads(whole), field: chooser.choice(values)}).encode()
+        case 4:
+            key = chooser.choice(["eventTime", "author", "source"])
+            mended = record("i", chooser.choice([*values, "7"]))
+            mended["eventMetadata"][chooser.choice(["eventId", key])] = chooser.choice(values)
+            return json.dumps(mended).encode()
+    zipped = gzip.compress(b"x").replace(b"\n", b"")
+    return chooser.choice([b"[" * 5000, b"9" * 5000, zipped, b'{"a":1}' * 9999])
+
+
+def test_generated_garbage_is_all_accounted_for(world: Any, published: list[Any]) -> None:
+    # Given
+    chooser = random.Random(7)
+    lines = [line for line in (garbage(chooser) for _ in range(3000)) if line.strip(b" \t\r")]
+    # When
+    answer = world.run("ingest_ground_truth", batch(upload(world, "garbage.jsonl", list(lines))))
+    # Then
+    assert answer == {"batchItemFailures": []}
+    accepted, rejected = read(world, "accepted"), read(world, "quarantine")
+    assert len(accepted) + len(rejected) == len(lines)
+    assert len(rejected) > len(lines) / 2
+    assert {entry["reason"] for entry in rejected} >= {"NOT_JSON", "NOT_UTF8", "BAD_SCHEMA", "TOO_LARGE"}
+    # what was accepted can be read back
+    claim = world.claim("one")
+    world.run("snapshot_dataset", {"execution": claim["holder"], "generation": claim["generation"]})
+
+
+def test_generated_messages_are_all_accounted_for(world: Any, published: list[Any]) -> None:
+    chooser = random.Random(11)
+    values: list[Any] = [None, 1, "", [], {}, "x", {"name": "b"}, {"key": INBOX}, {"object": 1}]
+    bodies = []
+    for _ in range(300):
+        event = uploaded(INBOX + "missing.jsonl", "v")
+        target = chooser.choice(
+            [event, event["detail"], event["detail"]["object"], event["detail"]["bucket"]]
+        )
+        target[chooser.choice(sorted(target))] = chooser.choice(values)
+        bodies.append(json.dumps(event))
+    world.answer("s3.GetObject", {"Error": {"Code": "NoSuchKey"}}, status=404)
+    answer = world.run("ingest_ground_truth", batch(*bodies))
+    assert len(answer["batchItemFailures"]) == len(bodies)
