@@ -8,10 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 from local.lambda_runtime.errors import InvalidRuntimeError
 
 log = logging.getLogger("local.lambda")
+
+_looking = threading.Lock()
+"""One search at a time: a stack creates its functions at once, and each would start the same processes."""
 
 RUNTIME = re.compile(r"python(3\.\d+)")
 
@@ -32,15 +36,18 @@ def find(runtime: str, configured: str = "") -> str:
     InvalidRuntimeError
         When the configured interpreter cannot run the runtime interface client.
     """
-    if configured:
-        if not _is_usable(configured):
-            raise InvalidRuntimeError(
-                "InvalidRuntimeException",
-                f"TRUTHLOOP_LAMBDA_PYTHON={configured} does not run, or cannot import awslambdaric and "
-                "boto3. Install both for it, or unset the variable.",
-            )
-        return configured
-    return _find(runtime)
+    with _looking:
+        return _configured(configured) if configured else _find(runtime)
+
+
+def _configured(executable: str) -> str:
+    if not _is_usable(executable):
+        raise InvalidRuntimeError(
+            "InvalidRuntimeException",
+            f"TRUTHLOOP_LAMBDA_PYTHON={executable} does not run, or cannot import awslambdaric and "
+            "boto3. Install both for it, or unset the variable.",
+        )
+    return executable
 
 
 @functools.cache
