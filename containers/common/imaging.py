@@ -58,9 +58,16 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
     return image
 
 
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey down to 8 bits, which Pillow's own conversion would clip to white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+
+
 def pixel_digest(image: Image.Image) -> str:
     """Return the SHA-256 of what the image shows: equal for a lossless re-encoding of the same picture."""
-    rgba = image.convert("RGBA")
+    rgba = _eight_bit(image).convert("RGBA")
     digest = hashlib.sha256(f"{rgba.width}x{rgba.height}:".encode())
     digest.update(rgba.tobytes())
     return digest.hexdigest()
@@ -87,6 +94,6 @@ def to_input(image: Image.Image, size: int, channels: int) -> Pixels:
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    scaled = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+    scaled = _eight_bit(image).convert(mode).resize((size, size), Image.Resampling.BILINEAR)
     pixels: NDArray[Any] = np.asarray(scaled, dtype=np.uint8)
     return pixels[None, :, :] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

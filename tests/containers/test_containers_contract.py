@@ -136,7 +136,7 @@ def test_a_model_archive_is_found_at_any_depth_and_never_writes_outside(tmp_path
     assert (tmp_path / "good/model.json").exists()
 
     _archive(channel / "other/model.tar.gz", "model.json")
-    with pytest.raises(ArtifactError, match="holds 2 model.tar.gz"):
+    with pytest.raises(ArtifactError, match="holds 2 model"):
         contract.extract_model(channel, tmp_path / "two")
 
     _archive(tmp_path / "evil/model.tar.gz", "../outside.txt")

@@ -23,7 +23,6 @@ from training import evaluate, train
 from training.trainer import predict, rate_at
 
 EPOCHS = "12"
-THRESHOLD = {"ACCURACY_THRESHOLD": "0.85"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def run_line(root: Path, generation: str, prepare: Job, champion: Path | None) -
     shutil.copytree(prepare.inputs / "dataset", evaluate.inputs / "dataset")
     if champion:
         evaluate.write_input("champion/runs/g/models/job/output/model.tar.gz", champion.read_bytes())
-    evaluate.run("training", "evaluate", **THRESHOLD)
+    evaluate.run("training", "evaluate", ACCURACY_THRESHOLD="0.85")
     return Run(prepare, trained, evaluate, packed, logs)
 
 
@@ -267,7 +266,7 @@ def test_a_damaged_shard_fails_the_evaluation_with_the_reason(first: Run, new_jo
     job = new_job("evaluate")
     shutil.copytree(first.evaluate.inputs, job.inputs)
     (job.inputs / "holdout/part-00000.parquet").write_bytes(b"PAR1 and no more")
-    job.run("training", "evaluate", code=2, **THRESHOLD)
+    job.run("training", "evaluate", code=2, ACCURACY_THRESHOLD="0.85")
     assert "holds a damaged shard" in job.failure
 
 

@@ -1,0 +1,209 @@
+"""The monitor job as a process: capture and labels in, Model Monitor's files and CloudWatch metrics out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.containers.conftest import Job, accepted_line, capture_line, lines
+from training.records import read_accepted_labels
+
+WINDOW = {
+    "ENDPOINT_NAME": "digits",
+    "WINDOW_START": "2026-11-22T09:00:00Z",
+    "WINDOW_END": "2026-11-22T10:00:00Z",
+    "ACCURACY_THRESHOLD": "0.8",
+    "MINIMUM_LABELS": "10",
+}
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[dict[str, str]]:
+    """A CloudWatch that answers over HTTP, and the environment that leads to it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    server.stop()
+
+
+def metrics(cloud: dict[str, str]) -> dict[str, float]:
+    """What was published for the endpoint in the last minutes."""
+    client = boto3.client(
+        "cloudwatch",
+        region_name="us-east-1",
+        endpoint_url=cloud["AWS_ENDPOINT_URL"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    now, found = datetime.now(UTC), {}
+    for name in ("Accuracy", "Labels", "InsufficientEvidence"):
+        points = client.get_metric_statistics(
+            Namespace="Truthloop",
+            MetricName=name,
+            Dimensions=[{"Name": "EndpointName", "Value": "digits"}],
+            StartTime=now - timedelta(minutes=5),
+            EndTime=now + timedelta(minutes=5),
+            Period=3600,
+            Statistics=["Sum"],
+        )["Datapoints"]
+        if points:
+            found[name] = points[0]["Sum"]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_metrics_from_before(cloud: dict[str, str]) -> None:
+    import urllib.request
+
+    reset = urllib.request.Request(f"{cloud['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()
+
+
+def arrange(job: Job, right: int, wrong: int, unlabelled: int, source: str = "correction") -> None:
+    """Captured answers, of which some are confirmed, some corrected and some never looked at."""
+    captures, labels = [], []
+    for n in range(right + wrong + unlabelled):
+        captures.append(capture_line(f"i{n}", b"image", "1", "2026-11-22T09:30:00Z"))
+        if n < right + wrong:
+            labels.append(accepted_line(f"i{n}", "1" if n < right else "7", source=source))
+    job.write_input("capture/capture/digits/AllTraffic/2026/11/22/09/a.jsonl", lines(captures))
+    job.write_input("ground-truth/ground-truth/accepted/2026/11/22/10/a.jsonl", lines(labels))
+
+
+def monitor(job: Job, cloud: dict[str, str], **changes: str) -> Any:
+    job.run("training", "monitor", **{**WINDOW, **cloud, **changes})  # type: ignore[arg-type]
+    return job.output("monitoring/statistics.json")
+
+
+def written(job: Job) -> list[str]:
+    return sorted(os.listdir(job.outputs / "monitoring"))
+
+
+def test_corrections_below_the_threshold_are_a_violation(job: Job, cloud: dict[str, str]) -> None:
+    arrange(job, right=2, wrong=30, unlabelled=68)
+    found = monitor(job, cloud)
+    about = found["truthloop"]
+    assert (about["estimator"], about["accuracy"], about["labels"]) == ("corrections_upper_bound", 0.7, 32)
+    assert found["dataset"]["item_count"] == 100
+    assert found["multiclass_classification_metrics"]["accuracy"]["value"] == pytest.approx(0.7)
+    assert found["multiclass_classification_metrics"]["confusion_matrix"]["7"] == {"1": 30, "7": 0}
+    assert job.output("monitoring/constraints.json") == {
+        "version": 0.0,
+        "multiclass_classification_constraints": {
+            "accuracy": {"threshold": 0.8, "comparison_operator": "LessThanThreshold"}
+        },
+    }
+    assert job.output("monitoring/constraint_violations.json") == {
+        "violations": [
+            {
+                "constraint_check_type": "LessThanThreshold",
+                "description": "Metric accuracy with 0.7000 was LessThanThreshold 0.8",
+                "metric_name": "accuracy",
+            }
+        ]
+    }
+    assert metrics(cloud) == {"Accuracy": 0.7, "Labels": 32.0, "InsufficientEvidence": 0.0}
+
+
+def test_an_audit_sample_counts_alone_and_is_judged_by_its_interval(job: Job, cloud: dict[str, str]) -> None:
+    arrange(job, right=15, wrong=5, unlabelled=80, source="audit")
+    found = monitor(job, cloud)
+    about = found["truthloop"]
+    assert (about["estimator"], about["accuracy"], about["labels"]) == ("audit_sample", 0.75, 20)
+    assert about["accuracyInterval"] == pytest.approx([0.5313, 0.8881], abs=1e-4)
+    assert found["dataset"]["item_count"] == 20
+    assert written(job) == ["constraints.json", "statistics.json"]  # 20 labels leave room for 0.8
+    assert metrics(cloud)["Accuracy"] == 0.75
+
+
+def test_too_few_labels_are_insufficient_evidence(job: Job, cloud: dict[str, str]) -> None:
+    arrange(job, right=0, wrong=9, unlabelled=0)
+    found = monitor(job, cloud)
+    assert found["truthloop"]["estimator"] == "insufficient_evidence"
+    assert found["truthloop"]["accuracy"] is None
+    assert found["multiclass_classification_metrics"] == {}
+    assert written(job) == ["constraints.json", "statistics.json"]
+    assert metrics(cloud) == {"Labels": 9.0, "InsufficientEvidence": 1.0}
+
+
+def test_no_capture_and_no_labels_are_insufficient_evidence_too(job: Job, cloud: dict[str, str]) -> None:
+    assert monitor(job, cloud)["truthloop"]["estimator"] == "insufficient_evidence"
+    assert metrics(cloud) == {"Labels": 0.0, "InsufficientEvidence": 1.0}
+
+
+def test_only_the_window_counts_and_a_bad_record_is_left_out(job: Job, cloud: dict[str, str]) -> None:
+    arrange(job, right=10, wrong=0, unlabelled=0)
+    no_label = capture_line("odd", b"image", "1", "2026-11-22T09:30:00Z")
+    no_label["captureData"]["endpointOutput"]["data"] = "not found"
+    extra = [
+        capture_line("before", b"image", "1", "2026-11-22T08:59:59Z"),
+        capture_line("start", b"image", "1", "2026-11-22T09:00:00Z"),
+        capture_line("end", b"image", "1", "2026-11-22T10:00:00Z"),
+        no_label,
+    ]
+    job.write_input("capture/b.jsonl", lines(extra) + '{"captureData":\n')
+    about = monitor(job, cloud)["truthloop"]
+    assert about["observations"] == {
+        "captured": 11,
+        "labelled": 10,
+        "labelled_right": 10,
+        "audited": 0,
+        "audited_right": 0,
+    }
+    assert (about["recordsOutsideWindow"], about["recordsWithoutPrediction"]) == (2, 1)
+    assert about["malformedCaptureRecords"] == 1
+
+
+def test_the_newest_label_of_an_id_counts_in_any_order_of_files(job: Job) -> None:
+    older, newer = (
+        accepted_line("i", "1", "2026-11-22T10:00:00Z"),
+        accepted_line("i", "7", "2026-11-22T10:00:01Z"),
+    )
+    job.write_input("ground-truth/a.jsonl", lines([newer]))
+    job.write_input("ground-truth/b.jsonl", lines([older, newer]))
+    assert {key: label.label for key, label in read_accepted_labels(job.inputs / "ground-truth").items()} == {
+        "i": "7"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"WINDOW_START": "yesterday"}, "WINDOW_START is 'yesterday': it must be an ISO 8601 time"),
+        ({"WINDOW_END": "2026-11-22T09:00:00Z"}, "the window is empty"),
+        ({"ENDPOINT_NAME": ""}, "ENDPOINT_NAME is missing or empty"),
+        ({"MINIMUM_LABELS": "0"}, "MINIMUM_LABELS is 0"),
+    ],
+)
+def test_bad_settings_fail_with_the_reason(job: Job, changes: dict[str, str], message: str) -> None:
+    job.run("training", "monitor", code=2, **{**WINDOW, **changes})
+    assert message in job.failure
+
+
+def test_a_damaged_accepted_file_fails_with_the_reason(job: Job) -> None:
+    job.write_input("ground-truth/a.jsonl", json.dumps({"groundTruthData": {}}) + "\n")
+    job.run("training", "monitor", code=2, **WINDOW)
+    assert job.failure.startswith("RecordError: ")
+
+
+def test_metrics_that_cannot_be_published_fail_the_job(job: Job) -> None:
+    nowhere = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    job.run("training", "monitor", code=1, **{**WINDOW, **nowhere})
+    assert job.failure.startswith("EndpointConnectionError: ")
