@@ -46,7 +46,7 @@ demo: install ## Play the whole loop once on this machine, from base set to bett
 	@$(BIN)/python -m demo
 
 local: install ## Keep the local AWS up on http://localhost:$(PORT), with the stack and the base set
-	@PORT=$(PORT) $(BIN)/python -m local
+	@PORT=$(PORT) $(BIN)/python -m demo.serve
 
 test: $(VENV)/.test .venv-sam/.done .venv-sdk/.done lint types test-lambda-python ## Run every check and test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

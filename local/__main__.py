@@ -7,8 +7,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from local.context import LocalAws
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
@@ -27,8 +31,19 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the server until SIGINT or SIGTERM."""
+def main(
+    arguments: list[str] | None = None,
+    after_deploy: Callable[[LocalAws, Mapping[str, str]], None] | None = None,
+) -> int:
+    """Run the server until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        The command line; the process's own by default.
+    after_deploy : callable, optional
+        Called with the server and the stack's outputs before ``ready`` is printed.
+    """
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     # A text default goes through the same check as a text from the command line.
     parser.add_argument("--port", type=_port, default=os.environ.get("PORT") or "4566")
@@ -66,7 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
             aws = start(options.port)
             if not options.no_deploy:
                 template, cache = ROOT / "template.yaml", ROOT / "build" / "layers"
-                deploy(aws, template, options.stack, dict(options.parameter), cache=cache)
+                outputs = deploy(aws, template, options.stack, dict(options.parameter), cache=cache)
+                if after_deploy is not None:
+                    after_deploy(aws, outputs)
         except (PortInUseError, DeployError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
