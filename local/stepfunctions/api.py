@@ -76,7 +76,7 @@ class ExecutionNotRedrivable(AWSError):  # noqa: N818 - the name of AWS
     TYPE = "ExecutionNotRedrivable"
 
 
-def check_definition(text: str) -> None:
+def check_definition(text: str, kind: str | None = None) -> None:
     """Refuse a definition that could not run.
 
     Raises
@@ -84,7 +84,7 @@ def check_definition(text: str) -> None:
     InvalidDefinition
         With every finding.
     """
-    found = [item for item in diagnose_text(text) if item.code not in _WARNINGS]
+    found = [item for item in diagnose_text(text, kind or "STANDARD") if item.code not in _WARNINGS]
     if found:
         raise InvalidDefinition("Invalid State Machine Definition: '" + ", ".join(map(str, found)) + "'")
 
@@ -151,7 +151,7 @@ class _Api:
         return ActionResult(try_state(self.engine, state, text, variables, role, region))
 
     def validate_state_machine_definition(self: Any) -> ActionResult:
-        found = diagnose_text(self._get_param("definition"))
+        found = diagnose_text(self._get_param("definition"), self._get_param("type") or "STANDARD")
         wanted = self._get_param("severity") or "ERROR"
         diagnostics = [
             {
@@ -456,7 +456,7 @@ _change_state_machine = StepFunctionBackend.update_state_machine
 
 
 def _store_checked(self: Any, name: str, definition: str, *args: Any, **kwargs: Any) -> Any:
-    check_definition(definition)
+    check_definition(definition, kwargs.get("sm_type"))
     return _store_state_machine(self, name, definition, *args, **kwargs)
 
 
@@ -468,7 +468,7 @@ def _change_checked(self: Any, arn: str, definition: str | None = None, *args: A
             "or the TracingConfiguration must be specified"
         )
     if definition is not None:
-        check_definition(definition)
+        check_definition(definition, self.describe_state_machine(arn).type)
     return _change_state_machine(self, arn, definition, *args, **kwargs)
 
 

@@ -92,15 +92,34 @@ class Diagnostic:
         return f"{self.code}: {self.message} at {self.location}"
 
 
-def diagnose_text(text: str) -> list[Diagnostic]:
-    """Return everything wrong with a definition as JSON text."""
+def diagnose_text(text: str, kind: str = "STANDARD") -> list[Diagnostic]:
+    """Return everything wrong with a definition as JSON text for a type of state machine."""
     try:
         definition = json.loads(text)
     except ValueError as error:
         return [Diagnostic("INVALID_JSON_DESCRIPTION", f"The definition is not JSON: {error}", "/")]
     if not isinstance(definition, dict):
         return [Diagnostic("INVALID_JSON_DESCRIPTION", "The definition must be a JSON object", "/")]
-    return diagnose(definition)
+    found = diagnose(definition)
+    return found if found or kind != "EXPRESS" else list(_express(definition, ""))
+
+
+def _express(machine: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    """Yield the tasks that an Express machine cannot run: it never waits for an answer from outside."""
+    for name, state in machine["States"].items():
+        place = f"{where}/States/{name}"
+        if state["Type"] == "Task":
+            resource = parse_resource(state["Resource"])
+            if resource.pattern or resource.kind == "activity":
+                yield _schema(
+                    "Express state machines support neither activities nor the service integration patterns "
+                    f".sync and .waitForTaskToken: {resource.arn}",
+                    f"{place}/Resource",
+                )
+        for key, inner in _nested(state):
+            if inner.get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED":
+                yield _schema("Express state machines support no distributed Map", f"{place}/{key}")
+            yield from _express(inner, f"{place}/{key}")
 
 
 def diagnose(definition: Mapping[str, Any]) -> list[Diagnostic]:

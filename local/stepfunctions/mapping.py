@@ -313,8 +313,10 @@ async def _run_children(
                 ahead += 1
             run.changed.clear()
             change = asyncio.ensure_future(run.changed.wait())
-            done, _ = await asyncio.wait({*active, change}, return_when=asyncio.FIRST_COMPLETED)
-            change.cancel()
+            try:
+                done, _ = await asyncio.wait({*active, change}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                change.cancel()
             active -= done
     finally:
         for task in active:

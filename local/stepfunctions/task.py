@@ -192,10 +192,12 @@ async def _await_token(callback: Callback, heartbeat: int | None) -> Any:
         return await callback.outcome
     while True:
         beat = asyncio.ensure_future(callback.beats.wait())
-        done, _ = await asyncio.wait(
-            {callback.outcome, beat}, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED
-        )
-        beat.cancel()
+        try:
+            done, _ = await asyncio.wait(
+                {callback.outcome, beat}, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            beat.cancel()
         if callback.outcome in done:
             return callback.outcome.result()
         if not done:

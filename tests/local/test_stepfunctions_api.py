@@ -368,3 +368,25 @@ def test_a_missing_log_group_does_not_fail_the_execution(sfn: Driver) -> None:
     )["stateMachineArn"]
     execution = sfn.client.start_execution(stateMachineArn=machine_arn)["executionArn"]
     assert sfn.wait(execution)["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        one(Type="Task", Resource="arn:aws:states:::states:startExecution.sync", Parameters={}),
+        one(Type="Task", Resource="arn:aws:states:us-east-1:123456789012:activity:a"),
+        each(
+            {
+                "T": {
+                    "Type": "Task",
+                    "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+                    "End": True,
+                }
+            }
+        ),
+    ],
+)
+def test_an_express_machine_cannot_wait_for_others(sfn: Driver, definition: dict[str, Any]) -> None:
+    with pytest.raises(sfn.client.exceptions.InvalidDefinition, match="Express"):
+        sfn.create(definition, kind="EXPRESS")
+    assert sfn.create(definition)
