@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from local.lambda_runtime import destinations
 from local.lambda_runtime.asynchronous import AsynchronousInvoker, QueuedEvent
 from local.lambda_runtime.errors import InvalidParameterError, NotEmulatedError, ResourceNotFoundError
-from local.lambda_runtime.service import ASYNC_LIMIT, SYNC_LIMIT, LambdaService
+from local.lambda_runtime.service import ASYNC_LIMIT, SYNC_LIMIT, LambdaService, check_runtime
 
 log = logging.getLogger("local.lambda")
 
@@ -168,13 +168,14 @@ def _extend_functions(service: LambdaService, function_class: Any, backend_class
 
     def update(original: Callable[..., Any], self: Any, changes: dict[str, Any]) -> Any:
         _validate(changes)
+        if "Runtime" in changes:
+            check_runtime(changes["Runtime"])
         for name, attribute in (EXTRA_ATTRIBUTES | UPDATED_BY_MOTO_NOT).items():
             if name in changes:
                 setattr(self, attribute, changes[name])
         if "EphemeralStorage" in changes:
             self.ephemeral_storage = changes["EphemeralStorage"]["Size"]
         answer = original(self, changes)
-        service.check_invocable(self)
         service.pool.retire(self.function_name, self.region)
         return answer | _extra(self)
 

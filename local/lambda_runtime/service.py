@@ -97,8 +97,7 @@ class LambdaService:
         """
         if function.package_type != "Zip":
             raise NotEmulatedError("functions with PackageType Image")
-        if not interpreter.is_supported(function.run_time):
-            raise NotEmulatedError(f"the runtime {function.run_time}: it runs functions of Python runtimes")
+        check_runtime(function.run_time)
         if not function.handler:
             raise InvalidParameterError(
                 "Runtime and Handler are mandatory parameters for functions created with deployment packages."
@@ -261,6 +260,18 @@ class LambdaService:
         self._metrics.stop()
         self._guardian.stop()
         self._artifacts.remove()
+
+
+def check_runtime(runtime: str | None) -> None:
+    """Refuse a runtime that no worker could run.
+
+    Raises
+    ------
+    NotEmulatedError
+        For all but Python's.
+    """
+    if not interpreter.is_supported(runtime):
+        raise NotEmulatedError(f"the runtime {runtime}: it runs functions of Python runtimes")
 
 
 def _new_trace_id(tracing: str) -> str:

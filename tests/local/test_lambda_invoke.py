@@ -412,3 +412,19 @@ def test_updates_of_what_moto_forgets_are_kept(functions: Functions) -> None:
     source = "import os\ndef lambda_handler(event, context):\n    return os.environ['_X_AMZN_TRACE_ID']"
     functions.api.update_function_code(FunctionName=name, ZipFile=archive({"app.py": source}))
     assert functions.invoke(name).endswith("Sampled=1")
+
+
+def test_a_refused_update_changes_nothing(functions: Functions) -> None:
+    name = functions.create()
+    before = functions.api.get_function_configuration(FunctionName=name)
+    for changes in (
+        {"Runtime": "nodejs22.x", "Description": "new"},
+        {"Description": "new", "Environment": {"Variables": {"AWS_REGION": "eu-west-1"}}},
+    ):
+        with pytest.raises(functions.api.exceptions.InvalidParameterValueException):
+            functions.api.update_function_configuration(FunctionName=name, **changes)
+    after = functions.api.get_function_configuration(FunctionName=name)
+    assert {key: after[key] for key in ("Runtime", "Description")} == {
+        key: before[key] for key in ("Runtime", "Description")
+    }
+    assert functions.invoke(name, 1) == 1
