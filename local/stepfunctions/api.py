@@ -34,6 +34,10 @@ _ACTIVITY_POLL = 60
 """Seconds that GetActivityTask waits for work, as on AWS."""
 
 
+_PAGE, _LARGEST_PAGE = 100, 1000
+"""Items of a page by default and at most."""
+
+
 class InvalidDefinition(AWSError):  # noqa: N818 - the name of AWS
     """The definition of a state machine is refused."""
 
@@ -93,15 +97,13 @@ _WARNINGS = frozenset({"NO_TERMINAL_STATE"})
 """Findings that AWS only warns about: a machine may loop until somebody stops it."""
 
 
-def _page(
-    items: list[Any], size: int | None, token: str | None, largest: int
-) -> tuple[list[Any], str | None]:
+def _page(items: list[Any], size: int | None, token: str | None) -> tuple[list[Any], str | None]:
     """Return one page and the token of the next; a token is the position, opaque to the caller."""
     try:
         start = int(base64.urlsafe_b64decode(token)) if token else 0
     except ValueError:
         raise InvalidToken(f"'{token}'") from None
-    end = start + min(size or largest, largest)
+    end = start + min(size or _PAGE, _LARGEST_PAGE)
     after = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else None
     return items[start:end], after
 
@@ -307,7 +309,7 @@ class _Api:
         found = [execution for execution in found if not status or execution.status == status]
         found.reverse()
         found.sort(key=lambda execution: execution.start_date, reverse=True)
-        page, token = _page(found, self._get_int_param("maxResults"), self._get_param("nextToken"), 1000)
+        page, token = _page(found, self._get_int_param("maxResults"), self._get_param("nextToken"))
         items = [
             _present(
                 {
@@ -329,7 +331,7 @@ class _Api:
         events = list(self._execution().history.events)
         if self._get_param("reverseOrder"):
             events.reverse()
-        page, token = _page(events, self._get_int_param("maxResults"), self._get_param("nextToken"), 1000)
+        page, token = _page(events, self._get_int_param("maxResults"), self._get_param("nextToken"))
         if self._get_param("includeExecutionData") is False:
             page = [_without_data(event) for event in page]
         return ActionResult(_present({"events": page, "nextToken": token}))
@@ -394,7 +396,7 @@ class _Api:
 
     def list_map_runs(self: Any) -> ActionResult:
         runs = [run.item() for run in self._execution().map_runs]
-        page, token = _page(runs, self._get_int_param("maxResults"), self._get_param("nextToken"), 1000)
+        page, token = _page(runs, self._get_int_param("maxResults"), self._get_param("nextToken"))
         return ActionResult(_present({"mapRuns": page, "nextToken": token}))
 
     def describe_map_run(self: Any) -> ActionResult:

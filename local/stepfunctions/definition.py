@@ -187,7 +187,7 @@ def _machine(
     start = machine.get("StartAt")
     if start not in states:
         yield Diagnostic(
-            "MISSING_TRANSITION_TARGET", f"Missing 'StartAt' target: {start}", f"{where}/StartAt"
+            "MISSING_TRANSITION_TARGET", f"Missing 'StartAt' target: {start}", f"{where}/StartAt", "dangling"
         )
     for name, state in states.items():
         place = f"{where}/States/{name}"
@@ -226,10 +226,15 @@ def _reachability(machine: Mapping[str, Any], where: str) -> Iterator[Diagnostic
     for name in states:
         if name not in seen:
             yield Diagnostic(
-                "UNREACHABLE_STATE", f'State "{name}" is not reachable', f"{where}/States/{name}"
+                "MISSING_TRANSITION_TARGET",
+                f'State "{name}" is not reachable.',
+                f"{where}/States/{name}",
+                "unreachable",
             )
     if not any(states[name].get("End") is True or states[name].get("Type") in TERMINAL for name in seen):
-        yield Diagnostic("NO_TERMINAL_STATE", "No state ends the state machine", f"{where}/States")
+        yield Diagnostic(
+            "NO_TERMINAL_STATE", "No state ends the state machine", f"{where}/States", "no-terminal"
+        )
 
 
 def _state(state: Mapping[str, Any], machine_language: str, states: Any, where: str) -> Iterator[Diagnostic]:
@@ -257,7 +262,7 @@ def _state(state: Mapping[str, Any], machine_language: str, states: Any, where: 
     for key, target in targets(state):
         if not isinstance(target, str) or target not in states:
             yield Diagnostic(
-                "MISSING_TRANSITION_TARGET", f"Missing '{key}' target: {target}", f"{where}/{key}"
+                "MISSING_TRANSITION_TARGET", f"Missing '{key}' target: {target}", f"{where}/{key}", "dangling"
             )
     if kind in _CHECKS:
         yield from _CHECKS[kind](state, language, where)

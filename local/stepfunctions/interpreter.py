@@ -65,6 +65,11 @@ class Flow:
         )
 
 
+def whole_number(value: Any) -> Any:
+    """Return 5.0 as 5 and anything else as it is: JSON does not tell them apart."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Frame:
     """One visit of one state: its definition, its input, and how its fields are evaluated."""
 
@@ -132,7 +137,7 @@ class Frame:
 
     def whole(self, name: str, least: int = 0) -> int | None:
         """Return a setting that must be a whole number."""
-        value = self.setting(name)
+        value = whole_number(self.setting(name))
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

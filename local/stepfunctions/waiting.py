@@ -40,6 +40,8 @@ def wait_deadline(frame: Frame) -> float:
     state = frame.state
     if "Seconds" in state or "SecondsPath" in state:
         seconds = frame.setting("Seconds")
+        if isinstance(seconds, float) and seconds.is_integer():
+            seconds = int(seconds)
         if isinstance(seconds, bool) or not isinstance(seconds, int) or not 0 <= seconds <= _LONGEST:
             raise _wrong(frame, "Seconds", seconds, f"an integer from 0 to {_LONGEST}")
         return started + seconds

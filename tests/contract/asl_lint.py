@@ -19,11 +19,6 @@ from local.stepfunctions.shapes import UnknownIntegrationError, modelled_excepti
 from local.stepfunctions.task import OPTIMISED_ERRORS
 
 _SUBSTITUTION = re.compile(r"\$\{(\w+)\}")
-_KINDS = {
-    "MISSING_TRANSITION_TARGET": "dangling",
-    "UNREACHABLE_STATE": "unreachable",
-    "NO_TERMINAL_STATE": "no-terminal",
-}
 _LAMBDA_SERVICE = frozenset(
     {
         "Lambda.ServiceException",
@@ -65,9 +60,7 @@ def lint(
     """
     found = list(_substitutions(definition, substitutions))
     filled = _fill(definition, substitutions)
-    found += [
-        Finding(_KINDS.get(item.code, item.rule), item.location, item.message) for item in diagnose(filled)
-    ]
+    found += [Finding(item.rule, item.location, item.message) for item in diagnose(filled)]
     found += _machine(filled, filled.get("QueryLanguage", "JSONPath"), error_names, "")
     return found
 

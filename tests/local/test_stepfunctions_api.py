@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
         "Missing 'Default' target: C",
     ),
     "catch": (both(Catch=[{"ErrorEquals": ["E"], "Next": "Z"}]), "Missing 'Catch[0]/Next' target: Z"),
-    "unreachable": (machine(A={"Type": "Succeed"}, B={"Type": "Succeed"}), "UNREACHABLE_STATE"),
+    "unreachable": (machine(A={"Type": "Succeed"}, B={"Type": "Succeed"}), 'State "B" is not reachable.'),
     "type": (one(Type="Sleep"), "'Sleep'"),
     "unknown field": (one(Type="Pass", Wrong=1), "'Wrong' is not supported"),
     "unknown top field": ({**one(Type="Pass"), "Wrong": 1}, "/Wrong"),

@@ -361,7 +361,7 @@ def test_a_condition_that_is_no_boolean_fails(sfn: Driver) -> None:
 def test_waits_last_as_long_as_they_say(sfn: Driver) -> None:
     """All ways to say one second, at the same time."""
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
-    value = {"s": 1, "t": soon}
+    value = {"s": 1, "f": 1.0, "t": soon}
     arns = {
         name: sfn.start(definition, value)
         for name, definition in {
@@ -371,6 +371,7 @@ def test_waits_last_as_long_as_they_say(sfn: Driver) -> None:
             "TimestampPath": one(Type="Wait", TimestampPath="$.t"),
             "Timestamp": one("JSONata", Type="Wait", Timestamp="{% $states.input.t %}"),
             "past": one(Type="Wait", Timestamp="2020-01-01T00:00:00Z"),
+            "float": one(Type="Wait", SecondsPath="$.f"),
             "zero": one("JSONata", Type="Wait", Seconds="{% 0 %}"),
         }.items()
     }
