@@ -66,7 +66,7 @@ def test_one_time_schedule_runs_and_deletes_itself(server: Any, inbox: Inbox) ->
             }
         ),
     }
-    when = at(1)
+    when = at(3)
     created = scheduler.create_schedule(
         Name=inbox.name,
         ScheduleExpression=when,
