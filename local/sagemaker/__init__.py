@@ -25,10 +25,3 @@ def install(aws: LocalAws) -> None:
     operations.install(sagemaker)
     invoke.install(sagemaker)
     metrics.match_dimensions_exactly()
-
-    def close() -> None:
-        for state in sagemaker.regions():
-            for endpoint in list(state.endpoints.values()):
-                endpoint.close()
-
-    aws.on_stop(close)

@@ -17,6 +17,7 @@ from typing import Any
 
 from local.context import LocalAws
 from local.sagemaker.data_channels import split_uri
+from local.sagemaker.rights import s3_as
 from local.sagemaker.state import Params
 
 log = logging.getLogger("local.sagemaker")
@@ -30,17 +31,19 @@ class CaptureWriter:
 
     Parameters
     ----------
-    aws, region
-        Where the bucket is.
+    aws, region, role_arn
+        Where the bucket is, and whose rights write to it.
     config
         DataCaptureConfig of the endpoint configuration.
     endpoint_name, variant
         They are part of the keys.
     """
 
-    def __init__(self, aws: LocalAws, region: str, config: Params, endpoint_name: str, variant: str) -> None:
+    def __init__(
+        self, aws: LocalAws, region: str, role_arn: str, config: Params, endpoint_name: str, variant: str
+    ) -> None:
         self._aws = aws
-        self._s3 = aws.client("s3", region)
+        self._s3 = s3_as(aws, region, role_arn)
         self._bucket, prefix = split_uri(config["DestinationS3Uri"])
         self._prefix = "/".join(part for part in (prefix.rstrip("/"), endpoint_name, variant) if part)
         self._percentage = float(config["InitialSamplingPercentage"])

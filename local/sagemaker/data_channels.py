@@ -17,6 +17,7 @@ from moto.s3.models import s3_backends
 
 from local.context import LocalAws
 from local.sagemaker.errors import JobError
+from local.sagemaker.rights import s3_as
 
 _CHUNK = 1 << 20
 
@@ -54,7 +55,8 @@ class DataChannels:
         self._aws = aws
         self._region = region
         self._role_arn = role_arn
-        self._s3 = aws.client("s3", region)
+        self._readable: set[str] = set()
+        self._s3 = s3_as(aws, region, role_arn)
 
     def download(self, uri: str, data_type: str, destination: Path) -> int:
         """Fetch one input and return the number of files.
@@ -168,7 +170,7 @@ class DataChannels:
                     if not item["Key"].endswith("/"):
                         yield item["Key"]
         except ClientError as error:
-            raise self._missing(uri or f"s3://{bucket}/{prefix}") from error
+            raise self._refused(uri or f"s3://{bucket}/{prefix}", error) from error
 
     def _object(self, bucket: str, key: str) -> Any:
         # Straight from moto's store: over HTTP each object costs milliseconds of both cores, and a
@@ -183,15 +185,34 @@ class DataChannels:
         found = self._object(*split_uri(uri))
         return None if found is None else bytes(found.value)
 
+    def _may_read(self, bucket: str, key: str) -> None:
+        """Ask once per bucket whether the role may read objects; the rest is read directly."""
+        if bucket in self._readable:
+            return
+        try:
+            self._s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            raise self._refused(f"s3://{bucket}/{key}", error) from error
+        self._readable.add(bucket)
+
     def _copy(self, bucket: str, key: str, destination: Path) -> bool:
         found = self._object(bucket, key)
         if found is None:
             return False
+        self._may_read(bucket, key)
         destination.parent.mkdir(parents=True, exist_ok=True)
         with destination.open("wb") as target, found.lock:
             found._value_buffer.seek(0)
             shutil.copyfileobj(found._value_buffer, target, _CHUNK)
         return True
+
+    def _refused(self, uri: str, error: ClientError) -> DataError:
+        if error.response["Error"]["Code"] in ("NoSuchBucket", "404", "NoSuchKey"):
+            return self._missing(uri)
+        return DataError(
+            f"ClientError: Data download failed: access to {uri} with the role {self._role_arn} was "
+            f"refused: {error}"
+        )
 
     def _missing(self, uri: str) -> DataError:
         bucket = uri[5:].partition("/")[0]

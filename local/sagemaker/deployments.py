@@ -6,6 +6,7 @@ begun before it is ended, so that a deployment loses no request.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from local.sagemaker.state import Params, now
 
 if TYPE_CHECKING:
     from local.sagemaker.endpoints import Endpoint
+
+log = logging.getLogger("local.sagemaker")
 
 _ALARM_POLL_SECONDS = 0.25
 
@@ -145,6 +148,9 @@ class Deployment:
             self._shift()
         except JobError as error:
             self._roll_back(str(error))
+        except Exception as error:
+            log.exception("deployment of %s", self._green.config_name)
+            self._roll_back(f"InternalServerError: {error!r}")
         self._show("Deleting", "Terminating the old fleet.")
         self._blue.stop()
 

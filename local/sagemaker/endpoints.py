@@ -229,13 +229,6 @@ class Endpoint:
     def _publish_state(self) -> None:
         self.sagemaker.publisher.publish(self.region, STATE_EVENT, [self.arn], self._event_detail())
 
-    def close(self) -> None:
-        """Write what the capture still holds; the processes end with the server."""
-        for fleet, _ in self._routes:
-            for variant in fleet.variants.values():
-                if variant.capture is not None:
-                    variant.capture.close()
-
 
 @operation("CreateEndpoint")
 def create_endpoint(call: Call) -> Params:

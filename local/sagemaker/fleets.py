@@ -11,7 +11,6 @@ import random
 from typing import Any
 
 from local.sagemaker.capture import CaptureWriter
-from local.sagemaker.errors import JobError
 from local.sagemaker.models import ContainerDefinition
 from local.sagemaker.serving import ServingContainer, health_timeout_of
 from local.sagemaker.state import Params, SageMaker
@@ -93,7 +92,7 @@ class Fleet:
         try:
             for settings in self.config["ProductionVariants"]:
                 self._start_variant(dict(settings))
-        except JobError:
+        except BaseException:
             self.stop()
             raise
 
@@ -114,8 +113,9 @@ class Fleet:
         container.start()
         capture = self.capture_config
         if capture and capture.get("EnableCapture", True):
+            role = self._definitions[settings["ModelName"]].role_arn
             variant.capture = CaptureWriter(
-                self._sagemaker.aws, self._region, capture, self._endpoint_name, name
+                self._sagemaker.aws, self._region, role, capture, self._endpoint_name, name
             )
 
     def choose(self, target: str | None) -> Variant | None:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
@@ -26,19 +27,19 @@ Response = tuple[int, dict[str, str], bytes]
 def install(sagemaker: SageMaker) -> None:
     """Put the real InvokeEndpoint in place of moto's canned answers."""
 
-    def dispatch(self: Any, request: Any, full_url: Any = None, headers: Any = None) -> Response:
-        # Before moto's own parsing: that decodes the body as UTF-8, and an image is none.
-        region = self.get_region_from_url(request, request.url)
-        path = request.path.rstrip("/").split("/")
-        if path[-1] != "invocations" or len(path) < 4:
-            return _error(
-                400,
-                "UnsupportedOperation",
-                {"Message": f"The embedded AWS does not implement {request.method} {request.path}."},
-            )
-        return invoke(sagemaker, region, path[-2], request.headers, request.get_data())
+    def invoke_endpoint(self: Any) -> Response:
+        name = unquote(self.path).rstrip("/").split("/")[-2]
+        status, headers, body = invoke(sagemaker, self.region, name, self.headers, self.raw_body)
+        return status, {**headers, "status": str(status)}, body
 
-    SageMakerRuntimeResponse._dispatch = dispatch
+    def refuse(self: Any) -> Response:
+        message = "The embedded AWS does not implement asynchronous invocations."
+        status, headers, body = _error(400, "UnsupportedOperation", {"Message": message})
+        return status, {**headers, "status": str(status)}, body
+
+    SageMakerRuntimeResponse.use_raw_body = True  # an image is not UTF-8
+    SageMakerRuntimeResponse.invoke_endpoint = invoke_endpoint
+    SageMakerRuntimeResponse.invoke_endpoint_async = refuse
 
 
 def invoke(sagemaker: SageMaker, region: str, name: str, headers: Mapping[str, str], body: bytes) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -10,6 +11,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from local.context import LocalAws
+
+log = logging.getLogger("local.sagemaker")
 
 FLUSH_SECONDS = 0.5
 BATCH = 1000
@@ -20,6 +23,7 @@ class LogStream:
     """One log stream that is written in batches."""
 
     def __init__(self, aws: LocalAws, region: str, group: str, stream: str) -> None:
+        self._aws = aws
         self._logs = aws.client("logs", region)
         self.group = group
         self.stream = stream
@@ -53,7 +57,11 @@ class LogStream:
         while not self._closed.is_set():
             self._wake.wait()
             self._wake.clear()
-            self._flush()
+            try:
+                self._flush()
+            except Exception:
+                if not self._aws.stopping.is_set():
+                    log.exception("lines of the log stream %s were lost", self.stream)
             self._closed.wait(FLUSH_SECONDS)
 
     def _flush(self) -> None:

@@ -234,3 +234,14 @@ class Driver:
                     return seen
 
         return collect
+
+
+def role(aws: Driver, *actions: str) -> str:
+    """A role that IAM knows, with these rights on everything."""
+    iam = aws.server.client("iam")
+    name = unique("job-role")
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy)
+    return str(arn)

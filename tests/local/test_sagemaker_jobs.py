@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, alive, unique, wait_until
+from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, alive, role, unique, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -345,3 +345,18 @@ def test_the_server_is_not_left_with_files_of_ended_jobs(aws: Driver) -> None:
         job["ModelArtifacts"]["S3ModelArtifacts"].replace("model.tar", "output.tar"), "seen.json"
     )
     assert not os.path.exists(seen["environment"]["ML_BASE_DIR"])
+
+
+def test_data_moves_with_the_rights_of_the_role(aws: Driver) -> None:
+    aws.put("rights/a", "a")
+    inputs = [channel("train", aws.uri("rights"))]
+    enough = role(aws, "s3:ListBucket", "s3:GetObject", "s3:PutObject")
+    assert aws.train(RoleArn=enough, InputDataConfig=inputs)["TrainingJobStatus"] == "Completed"
+    for rights, reason in (
+        (("s3:GetObject", "s3:PutObject"), "s3:ListBucket"),
+        (("s3:ListBucket", "s3:PutObject"), "Forbidden"),
+        (("s3:ListBucket", "s3:GetObject"), "s3:PutObject"),
+    ):
+        job = aws.train(RoleArn=role(aws, *rights), InputDataConfig=inputs)
+        assert job["TrainingJobStatus"] == "Failed"
+        assert reason in job["FailureReason"]

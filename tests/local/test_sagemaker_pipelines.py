@@ -542,3 +542,19 @@ def test_a_model_step_makes_a_model(aws: Driver) -> None:
     assert ended(aws, arn)["PipelineExecutionStatus"] == "Succeeded"
     model_arn = steps_of(aws, arn)["Make"]["Metadata"]["Model"]["Arn"]
     assert aws.sagemaker.describe_model(ModelName=model_arn.rsplit("/", 1)[1])["ModelArn"] == model_arn
+
+
+def test_a_step_is_tried_again_as_its_policies_say(aws: Driver) -> None:
+    # S3 can hold "clash/a" and "clash/a/b"; no directory can, and SageMaker calls that its own error.
+    aws.put("clash/a", "1")
+    aws.put("clash/a/b", "2")
+    step = training(aws, "Clash")
+    source = {"S3DataType": "S3Prefix", "S3Uri": aws.uri("clash")}
+    step["Arguments"]["InputDataConfig"] = [{"ChannelName": "c", "DataSource": {"S3DataSource": source}}]
+    step["RetryPolicies"] = [
+        {"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "MaxAttempts": 9},
+        {"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "IntervalSeconds": 0, "MaxAttempts": 2},
+    ]
+    arn = start(aws, create(aws, definition(step)))
+    assert "InternalServerError" in ended(aws, arn)["FailureReason"]
+    assert steps_of(aws, arn)["Clash"]["AttemptCount"] == 3
