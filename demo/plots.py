@@ -51,6 +51,8 @@ SPAN_COLOURS = {
     "requests": "#8fa3b8",
 }
 
+LONGEST_GAP_SECONDS = 10.0
+
 WIDE, NARROW = 8.6, 3.5
 """Width of the two forms in inches; SVG counts 72 points to the inch."""
 
@@ -107,7 +109,10 @@ def _accuracy(figure: Any, narrow: bool, result: Result) -> None:
             continue
         times = [point.time - start for point in mine]
         values = [point.accuracy * 100 for point in mine]
-        axes.plot(times, values, color=colour, lw=2, solid_capstyle="round", zorder=3)
+        for first, last in _stretches(times):
+            axes.plot(
+                times[first:last], values[first:last], color=colour, lw=2, solid_capstyle="round", zorder=3
+            )
         axes.scatter(
             times,
             values,
@@ -136,6 +141,14 @@ def _accuracy(figure: Any, narrow: bool, result: Result) -> None:
         columnspacing=1.4,
         markerscale=1.8,
     )
+
+
+def _stretches(times: Sequence[float]) -> list[tuple[int, int]]:
+    """Return where requests followed each other: no line is drawn over a pause of more than ten seconds."""
+    ends = [
+        number for number in range(1, len(times)) if times[number] - times[number - 1] > LONGEST_GAP_SECONDS
+    ]
+    return list(zip([0, *ends], [*ends, len(times)], strict=True))
 
 
 def _moments(axes: Any, moments: Sequence[Moment], start: float, narrow: bool) -> None:
@@ -260,7 +273,7 @@ def _confusions(figure: Any, narrow: bool, before: Confusion, after: Confusion) 
                         ha="center",
                         va="center_baseline",
                         fontsize=8,
-                        color="white" if shares[i][j] > 0.45 else INK,
+                        color="white" if shares[i][j] > 0.65 else INK,
                     )
         plot.set_xticks(range(size), matrix.labels)
         plot.set_yticks(range(size), matrix.labels)

@@ -223,7 +223,7 @@ def _decisions(result: Result) -> str:
                 escape(reason),
             ]
         )
-    return _table(["at (UTC)", "generation", "outcome", "triggers", "reason"], rows)
+    return _table(["at (UTC)", "generation", "outcome", "triggers", "reason"], rows, tight=(0, 1, 2))
 
 
 def _figures(result: Result) -> str:
@@ -246,12 +246,17 @@ def _table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     figures: Sequence[int] = (),
+    tight: Sequence[int] = (),
     last_is_sum: bool = False,
 ) -> str:
-    """Return a table; on a phone each row becomes a card, whose cells name their column."""
+    """Return a table; on a phone each row becomes a card, whose cells name their column.
+
+    Columns of ``figures`` are set to the right, those of ``tight`` are never broken.
+    """
+    classes = dict.fromkeys(tight, "t") | dict.fromkeys(figures, "n")
 
     def cell(index: int, content: str) -> str:
-        kind = ' class="n"' if index in figures else ""
+        kind = f' class="{classes[index]}"' if index in classes else ""
         inner = f"<span>{content}</span>" if content else ""
         return f'<td{kind} data-name="{escape(columns[index])}">{inner}</td>'
 
@@ -259,7 +264,7 @@ def _table(
         return '<tr class="sum">' if last_is_sum and number == len(rows) - 1 else "<tr>"
 
     head = "".join(
-        ('<th class="n">' if index in figures else "<th>") + f"{escape(name)}</th>"
+        (f'<th class="{classes[index]}">' if index in classes else "<th>") + f"{escape(name)}</th>"
         for index, name in enumerate(columns)
     )
     body = "".join(

@@ -215,7 +215,10 @@ class Story:
         after = self._send(exam, "exam-after")
         everyday = self._send(digits.split("traffic")[AUDITED:], "everyday-after")
         streamed = self.stream.finish() if self.stream is not None else []
-        self.result.points += traffic.points(streamed, "unlabelled", 40)
+        self.result.points += traffic.points(
+            sorted([*streamed, *after], key=lambda reply: reply.time), "unlabelled", 40
+        )
+        self.result.points += traffic.points(everyday, "everyday", 32)
         self.result.spans.append(
             Span("requests", f"{len(streamed)} requests", self.stream_started, time.time(), "InService")
         )
@@ -429,7 +432,7 @@ class Story:
             if str(decision.get("execution", "")).endswith(execution["name"]):
                 self.display.done(
                     f"the {AUDITED} new labels started the state machine, which decided: "
-                    f"{decision['outcome']}: {decision['reason']}"
+                    f"{decision['outcome']}: {decision.get('message') or decision['reason']}"
                 )
 
 
