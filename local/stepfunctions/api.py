@@ -27,6 +27,7 @@ from moto.stepfunctions.responses import StepFunctionResponse
 from local.stepfunctions.definition import diagnose_state, diagnose_text
 from local.stepfunctions.errors import StateError
 from local.stepfunctions.execution import Callback, Engine, Execution, Machine
+from local.stepfunctions.history import compact
 from local.stepfunctions.interpreter import PAYLOAD_LIMIT
 from local.stepfunctions.trial import try_state
 
@@ -231,7 +232,8 @@ class _Api:
         name = self._get_param("name")
         text = self._get_param("input") or "{}"
         try:
-            json.loads(text)
+            # Half a surrogate pair is JSON but no text that could ever be sent on.
+            compact(json.loads(text)).encode()
         except ValueError as error:
             raise InvalidExecutionInput(f"Invalid State Machine Execution Input: '{error}'") from None
         if len(text.encode()) > PAYLOAD_LIMIT:

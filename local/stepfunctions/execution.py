@@ -222,6 +222,7 @@ class Engine:
         self.logs = ExecutionLogs(aws)
         self.lock = threading.RLock()
         self._clients: dict[tuple[str, str], Any] = {}
+        self._client_lock = threading.Lock()
         self._events: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run_loop, name="stepfunctions", daemon=True).start()
         threading.Thread(target=self._publish, name="stepfunctions-events", daemon=True).start()
@@ -258,8 +259,11 @@ class Engine:
                     self.children.pop(run.arn, None)
 
     def client(self, service: str, region: str) -> Any:
-        """Return a client for a task; unlike those of LocalAws it waits as long as a task may take."""
-        with self.lock:
+        """Return a client for a task; unlike those of LocalAws it waits as long as a task may take.
+
+        The first client of a service reads its model, up to a second: never call this on the loop.
+        """
+        with self._client_lock:
             if (service, region) not in self._clients:
                 self._clients[service, region] = boto3.session.Session().client(
                     service,  # type: ignore[call-overload]

@@ -94,7 +94,7 @@ def _input_shape(resource: Resource) -> Shape:
 async def _await_sagemaker(frame: Frame, resource: Resource, region: str, parameters: dict[str, Any]) -> Any:
     engine = frame.execution.engine
     job = _JOBS[resource.action]
-    client = engine.client(resource.service, region)
+    client = await engine.call(engine.client, resource.service, region)
     request = shapes.to_request(parameters, _input_shape(resource))
     key = {job.name: request[job.name]}
     shape = shapes.operation(resource.service, job.describe[:1].lower() + job.describe[1:]).output_shape

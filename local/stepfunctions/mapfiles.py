@@ -55,7 +55,7 @@ async def read_items(frame: Frame, reader: Mapping[str, Any]) -> list[_Item]:
     place = _arguments(frame, reader, "ItemReader")
     config = reader.get("ReaderConfig", {})
     engine = frame.execution.engine
-    client = engine.client("s3", frame.execution.machine.region)
+    client = await engine.call(engine.client, "s3", frame.execution.machine.region)
     most = _most(frame, config)
 
     def read() -> list[_Item]:
@@ -192,7 +192,7 @@ async def write_results(
     prefix = place.get("Prefix", "").rstrip("/")
     folder = f"{prefix}/{uuid.uuid4()}" if prefix else str(uuid.uuid4())
     engine = frame.execution.engine
-    client = engine.client("s3", frame.execution.machine.region)
+    client = await engine.call(engine.client, "s3", frame.execution.machine.region)
     suffix = "jsonl" if config["OutputType"] == "JSONL" else "json"
 
     def write() -> dict[str, Any]:

@@ -125,12 +125,11 @@ async def _call(frame: Frame, resource: Resource, region: str, parameters: dict[
         prefix, generic = OPTIMISED_ERRORS[resource.type_name]
         parameters = _prepare(frame, resource, parameters)
     request = shapes.to_request(parameters, model.input_shape) if model.input_shape is not None else {}
-    client = engine.client(resource.service, region)
     # Optimised integrations keep the API's own names, which only states has in lower case.
     rename = sdk or resource.type_name == "states"
 
     def call() -> Any:
-        response = client._make_api_call(model.name, request)
+        response = engine.client(resource.service, region)._make_api_call(model.name, request)
         result = shapes.from_response(response, model.output_shape, millis=not sdk, rename=rename)
         return result if sdk else {**result, **shapes.sdk_metadata(response)}
 
@@ -219,9 +218,9 @@ async def _run_function(frame: Frame, resource: Resource, timeout: int) -> Any:
         },
     )
     flow.record("LambdaFunctionStarted")
-    client = engine.client("lambda", resource.arn.split(":")[3])
 
     def call() -> Any:
+        client = engine.client("lambda", resource.arn.split(":")[3])
         response = client.invoke(FunctionName=resource.arn, Payload=compact(payload).encode())
         return response.get("FunctionError"), response["Payload"].read().decode()
 

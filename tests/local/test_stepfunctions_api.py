@@ -43,7 +43,7 @@ def test_a_bad_name_is_refused(sfn: Driver, name: str) -> None:
 
 def test_bad_input_is_refused(sfn: Driver) -> None:
     arn = sfn.create(one(Type="Pass"))
-    for text in ("{", '"' + "x" * 262_144 + '"'):
+    for text in ("{", '"\\ud83d"', '"' + "x" * 262_144 + '"'):
         with pytest.raises(sfn.client.exceptions.InvalidExecutionInput):
             sfn.client.start_execution(stateMachineArn=arn, input=text)
     with pytest.raises(sfn.client.exceptions.StateMachineDoesNotExist):
