@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
@@ -138,6 +139,14 @@ class CloudFormationApi(BaseResponse):
             text = model.text
         processed = self._get_param("TemplateStage", "Original") == "Processed" and model is not None
         body = summaries.as_json(model.expanded) if processed and model else text
+        # A nested template's URL names S3 by the endpoint through which it was uploaded. `sam delete`
+        # knows only AWS's own endpoints by sight.
+        port = self.engine.aws.port
+        body = re.sub(
+            rf"http://(localhost|127\.0\.0\.1):{port}/(?=[a-z0-9][a-z0-9.-]+/)",
+            f"https://s3.{self.region}.amazonaws.com/",
+            body,
+        )
         return ActionResult({"TemplateBody": body, "StagesAvailable": ["Original", "Processed"]})
 
     def get_template_summary(self) -> ActionResult:

@@ -34,6 +34,9 @@ PATIENCE_S = 20.0
 waiters poll every 30 s, so an operation that ends within the request saves them that time."""
 
 
+_RETAINING = ("Retain", "RetainExceptOnCreate")
+
+
 @dataclass
 class Resource:
     """A resource of a stack, live or gone."""
@@ -467,7 +470,8 @@ class Engine:
     def _delete(self, stack: Stack, retain: set[str]) -> None:
         failed = []
         for live in _newest_dependents_first(stack.resources):
-            if live.definition.deletion_policy == "Retain" or live.logical_id in retain:
+            # RetainExceptOnCreate differs from Retain only where a creation is rolled back.
+            if live.definition.deletion_policy in _RETAINING or live.logical_id in retain:
                 stack.tell(live.logical_id, live.physical_id, live.type, "DELETE_SKIPPED")
                 stack.resources.pop(live.logical_id, None)
             elif not self.remove(stack, live):
@@ -579,7 +583,7 @@ class _Deployment:
         for live in _newest_dependents_first(self.stack.resources):
             if live.logical_id in self.built.resources:
                 continue
-            if live.definition.deletion_policy in ("Retain", "RetainExceptOnCreate"):
+            if live.definition.deletion_policy in _RETAINING:
                 self.stack.tell(live.logical_id, live.physical_id, live.type, "DELETE_SKIPPED")
             else:
                 self.engine.remove(self.stack, live, registered=False)

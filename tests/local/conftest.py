@@ -29,9 +29,11 @@ class LocalServer:
     def __init__(self, port: int) -> None:
         self.port = port
         self.endpoint = f"http://localhost:{port}"
+        # One session reads each service's model once.
+        self._session = boto3.session.Session()
 
     def client(self, service: str, **config: Any) -> Any:
-        return boto3.session.Session().client(
+        return self._session.client(
             service,  # type: ignore[call-overload]
             region_name="us-east-1",
             endpoint_url=self.endpoint,

@@ -1,4 +1,7 @@
-"""AWS::Lambda: functions, layers, permissions, event source mappings, URLs, versions, aliases."""
+"""AWS::Lambda: functions, layers, permissions, event source mappings, versions, aliases.
+
+Function URLs are missing: nothing here serves them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from local.cloudformation.resources.base import (
     ResourceType,
     Site,
     pick,
-    rename,
     tag_map,
     without,
     words,
@@ -240,35 +242,6 @@ def _unqualified(properties: Properties) -> Properties:
     return without(properties, "Qualifier") if properties.get("Qualifier") == "$LATEST" else properties
 
 
-class Url(ResourceType):
-    """A function URL."""
-
-    type = "AWS::Lambda::Url"
-    applied = words("AuthType Cors InvokeMode Qualifier TargetFunctionArn")
-    required = words("AuthType TargetFunctionArn")
-    create_only = words("TargetFunctionArn Qualifier")
-
-    def create(self, site: Site, properties: Properties) -> Created:
-        """Create the URL."""
-        return self._made(site.call("lambda", "create_function_url_config", **self._request(properties)))
-
-    def update(self, site: Site, physical_id: str, old: Properties, new: Properties) -> Created:
-        """Update the URL."""
-        return self._made(site.call("lambda", "update_function_url_config", **self._request(new)))
-
-    def delete(self, site: Site, physical_id: str, properties: Properties) -> None:
-        """Delete the URL."""
-        names = pick(self._request(properties), ("FunctionName", "Qualifier"))
-        site.remove("lambda", "delete_function_url_config", **names)
-
-    def _request(self, properties: Properties) -> Properties:
-        return rename(properties, {"TargetFunctionArn": "FunctionName"})
-
-    def _made(self, response: Properties) -> Created:
-        arn = str(response["FunctionArn"])
-        return Created(arn, {"FunctionArn": arn, "FunctionUrl": response["FunctionUrl"]})
-
-
 class Version(ResourceType):
     """A published version of a function."""
 
@@ -330,7 +303,6 @@ TYPES = (
     Permission,
     EventSourceMapping,
     EventInvokeConfig,
-    Url,
     Version,
     Alias,
 )
