@@ -69,9 +69,12 @@ def main(
             raise KeyboardInterrupt
         stop.set()
 
+    def handle_signals() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
+
     # Before the imports, which take a second: an early Ctrl-C must end cleanly too.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+    handle_signals()
     aws = None
     try:
         from local.deploy import DeployError, deploy
@@ -84,6 +87,8 @@ def main(
                 outputs = deploy(aws, template, options.stack, dict(options.parameter), cache=cache)
                 if after_deploy is not None:
                     after_deploy(aws, outputs)
+                    # Libraries that it imports may have handlers of their own (Polars takes SIGINT).
+                    handle_signals()
         except (PortInUseError, DeployError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
