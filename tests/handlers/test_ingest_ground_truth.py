@@ -67,7 +67,7 @@ def test_good_records_are_accepted_and_bad_ones_explained(world: Any, published:
         raw = entry["record"].encode() if entry["encoding"] == "utf-8" else base64.b64decode(entry["record"])
         assert content[start : start + len(raw)] == raw
     detail = json.loads(published[0]["Entries"][0]["Detail"])
-    assert detail == {"objects": 1, "accepted": 1, "quarantined": 5}
+    assert detail == {"bucket": BUCKET, "objects": 1, "accepted": 1, "quarantined": 5}
 
 
 def test_the_same_object_delivered_again_changes_nothing(world: Any, published: list[Any]) -> None:

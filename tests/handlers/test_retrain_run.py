@@ -588,6 +588,14 @@ def test_a_failure_is_released_with_lambdas_words(base: Any) -> None:
     assert base.decisions()[0]["reason"] == "DatasetInvalid"
 
 
+def test_a_decided_run_outlives_an_earlier_error(base: Any) -> None:
+    claim = base.claim("one")
+    decision = {"outcome": "SUCCEEDED", "message": "good"}
+    answer = release(base, claim, outcome="SUCCEEDED", decision=decision, error={"Error": "States.Timeout"})
+    assert (answer["outcome"], answer["message"]) == ("SUCCEEDED", "good")
+    assert base.decisions()[0]["reason"] == "SUCCEEDED"
+
+
 def test_pending_triggers_name_the_follow_up_which_takes_them(base: Any) -> None:
     claim = base.claim("one")
     base.claim("other", BREACH)

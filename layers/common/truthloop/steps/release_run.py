@@ -101,10 +101,11 @@ def _pipeline_of(record: GenerationRecord, ports: Ports) -> PipelineExecution | 
 def _resolve(event: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return outcome, reason code and message; what the machine says goes before what the parts say."""
     preflight, decision = event.get("preflight") or {}, event.get("decision") or {}
-    error = _error_of(event)
+    # A run that was decided after all has outlived its errors: a poll, or the automatic approval.
+    error: Mapping[str, Any] = {} if decision else _error_of(event)
     refused = preflight.get("verdict") == REFUSE
     derived = decision.get("outcome") or (REFUSED if refused else FAILED)
-    outcome = str((FAILED if error and not decision else None) or event.get("outcome") or derived)
+    outcome = str((FAILED if error else None) or event.get("outcome") or derived)
     reason = (
         str(preflight["reason"]) if refused and outcome == REFUSED else str(error.get("Error") or outcome)
     )

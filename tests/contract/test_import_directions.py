@@ -1,0 +1,72 @@
+"""Functions → truthloop; rules import nothing of AWS; only the wiring knows both sides."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "layers/common/truthloop"
+AWS = {"boto3", "botocore", "aws_lambda_powertools", "truthloop.aws"}
+
+
+def imports(path: Path) -> set[str]:
+    """Return every module that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def touches(path: Path, modules: set[str]) -> set[str]:
+    return {
+        name
+        for name in imports(path)
+        for module in modules
+        if name == module or name.startswith(module + ".")
+    }
+
+
+RULES = sorted(p for p in PACKAGE.glob("*.py") if p.name not in ("wiring.py", "telemetry.py"))
+STEPS = sorted((PACKAGE / "steps").glob("*.py"))
+ADAPTERS = sorted((PACKAGE / "aws").glob("*.py"))
+FUNCTIONS = sorted(ROOT.glob("functions/*/app.py"))
+
+
+@pytest.mark.parametrize("path", RULES + STEPS, ids=lambda p: p.stem)
+def test_rules_and_steps_import_nothing_of_aws(path: Path) -> None:
+    assert touches(path, AWS | {"truthloop.wiring", "truthloop.telemetry"}) == set()
+
+
+@pytest.mark.parametrize("path", RULES + ADAPTERS, ids=lambda p: p.stem)
+def test_nothing_imports_upward(path: Path) -> None:
+    assert touches(path, {"truthloop.steps", "truthloop.wiring", "truthloop.telemetry"}) == set()
+
+
+@pytest.mark.parametrize("path", FUNCTIONS, ids=lambda p: p.parent.name)
+def test_functions_import_the_package_alone_and_fit_a_screen(path: Path) -> None:
+    allowed = sys.stdlib_module_names | {"truthloop", "__future__"}
+    assert {name.split(".")[0] for name in imports(path)} <= allowed
+    assert touches(path, {"truthloop.aws"}) == set()
+    assert len(path.read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("path", RULES + STEPS + ADAPTERS + FUNCTIONS, ids=lambda p: p.stem)
+def test_production_code_does_not_know_that_it_may_run_locally(path: Path) -> None:
+    assert touches(path, {"local", "demo", "moto", "tests", "containers"}) == set()
+    text = path.read_text()
+    assert "localhost" not in text
+    assert "AWS_ENDPOINT_URL" not in text
+
+
+def test_every_function_has_its_step() -> None:
+    assert {p.parent.name for p in FUNCTIONS} <= {p.stem for p in STEPS}
+    assert len(FUNCTIONS) == 12

@@ -1,0 +1,111 @@
+"""The generation record's transitions."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from truthloop.claim import (
+    CLAIMED,
+    IDLE,
+    Coalesce,
+    GenerationRecord,
+    Held,
+    HolderState,
+    LastRun,
+    Take,
+    TakeOver,
+    follow_up,
+    plan_claim,
+    require_claim,
+    was_released,
+)
+from truthloop.errors import ClaimLost
+from truthloop.times import to_iso
+from truthloop.triggers import Trigger
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+MINE = Trigger("mine", "manual", to_iso(NOW))
+OTHER = Trigger("other", "alarm", to_iso(NOW))
+
+
+def claimed(holder: str = "holder", **more: object) -> GenerationRecord:
+    values = {"claimed_at": to_iso(NOW), "triggers": {"other": OTHER}, **more}
+    return GenerationRecord(7, CLAIMED, holder, **values)  # type: ignore[arg-type]
+
+
+def test_unit_tests_have_no_network() -> None:
+    with pytest.raises(AssertionError, match="rules are pure"):
+        socket.create_connection(("127.0.0.1", 9))
+
+
+def test_nothing_yet_is_generation_1() -> None:
+    assert plan_claim(None, "me", MINE, None, NOW) == Take(1, None, {"mine": MINE})
+
+
+def test_idle_is_taken_with_what_waits() -> None:
+    record = GenerationRecord(7, IDLE, pending={"other": OTHER})
+    assert plan_claim(record, "me", MINE, None, NOW) == Take(8, 7, {"other": OTHER, "mine": MINE})
+
+
+def test_the_holder_is_told_that_it_holds() -> None:
+    record = claimed("me")
+    assert plan_claim(record, "me", MINE, None, NOW) == Held(record)
+
+
+def test_a_live_holder_keeps_its_claim_for_ever() -> None:
+    plan = plan_claim(claimed(), "me", MINE, HolderState.LIVE, NOW + timedelta(days=1000))
+    assert plan == Coalesce(7, "holder", recorded=False)
+
+
+@pytest.mark.parametrize("where", ["triggers", "pending"])
+def test_a_trigger_is_recorded_once(where: str) -> None:
+    record = claimed(**{where: {"mine": MINE}})
+    assert plan_claim(record, "me", MINE, HolderState.LIVE, NOW) == Coalesce(7, "holder", recorded=True)
+
+
+def test_an_ended_holder_is_taken_over_in_its_generation() -> None:
+    plan = plan_claim(claimed(), "me", MINE, HolderState.ENDED, NOW)
+    assert plan == TakeOver(7, "holder", {"other": OTHER, "mine": MINE})
+
+
+@pytest.mark.parametrize(("age", "kind"), [(299, Coalesce), (301, TakeOver)])
+def test_an_unknown_holder_needs_an_old_claim(age: int, kind: type) -> None:
+    plan = plan_claim(claimed(), "me", MINE, HolderState.UNKNOWN, NOW + timedelta(seconds=age))
+    assert isinstance(plan, kind)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [None, GenerationRecord(7, IDLE), claimed("somebody"), GenerationRecord(8, CLAIMED, "me")],
+)
+def test_only_the_holder_of_the_generation_may_act(record: GenerationRecord | None) -> None:
+    with pytest.raises(ClaimLost):
+        require_claim(record, "me", "g00000007")
+
+
+def test_the_holder_may_act() -> None:
+    assert require_claim(claimed("me"), "me", "g00000007").holder == "me"
+
+
+def test_released_means_idle_at_it_or_past_it() -> None:
+    assert was_released(GenerationRecord(7, IDLE), 7)
+    assert was_released(GenerationRecord(8, CLAIMED, "x"), 7)
+    assert not was_released(claimed(), 7)
+    assert not was_released(None, 7)
+
+
+def test_only_what_still_waits_is_followed_up() -> None:
+    assert follow_up(GenerationRecord(7, IDLE, pending={"other": OTHER}), 7) == "g00000008"
+    assert follow_up(GenerationRecord(7, IDLE), 7) is None
+    assert follow_up(GenerationRecord(8, CLAIMED, "x", pending={"other": OTHER}), 7) is None
+    assert follow_up(None, 7) is None
+
+
+def test_a_generations_run_is_its_own() -> None:
+    run = LastRun("g00000007", "v", "uri", "", "t", "c")
+    assert claimed(starting=run).run_of("arn") == LastRun("g00000007", "v", "uri", "arn", "t", "c")
+    assert claimed(last_run=LastRun("g00000006", "v", "uri", "x", "t", "c")).run_of("arn") is None
+    assert claimed().run_of("arn") is None
