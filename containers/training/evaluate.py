@@ -32,7 +32,7 @@ from training.dataset import Examples
 from training.prepare import GROUND_TRUTH
 from training.records import newest_corrections, read_dataset_info, read_merged_labels
 from training.scoring import accuracy, confusion, macro_f1, paired_difference, per_class, wilson
-from training.trainer import predict
+from training.trainer import predict, use_half_the_cores
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +169,7 @@ def main(paths: Paths) -> None:
     settings = environment()
     threshold = settings.number("ACCURACY_THRESHOLD", None, 0.0, 1.0)
     margin = settings.number("IMPROVEMENT_MARGIN", 0.0, 0.0, 1.0)
-    # The service has one core's worth of work for a second here; more threads start slower than they help.
-    torch.set_num_threads(1)
+    use_half_the_cores()
     info = read_dataset_info(paths.processing_input("dataset"))
     merged = read_merged_labels(paths.processing_input("dataset") / "ground-truth.jsonl")
     examples = dataset.load(paths.processing_input("holdout"))

@@ -75,6 +75,8 @@ def instant(text: str) -> datetime:
 
 
 def _payload(part: Any) -> bytes:
+    if part is None:  # an endpoint may be set to capture only one of the two
+        return b""
     data, encoding = part["data"], part["encoding"]
     if not isinstance(data, str):
         raise TypeError("data is no text")
@@ -95,8 +97,8 @@ def read_captures(directory: Path, counts: CaptureCounts) -> Iterator[Capture]:
                     capture = Capture(
                         inference_id=str(metadata.get("inferenceId") or metadata["eventId"]),
                         time=instant(metadata["inferenceTime"]).isoformat(),
-                        request=_payload(data["endpointInput"]),
-                        response=_payload(data["endpointOutput"]),
+                        request=_payload(data.get("endpointInput")),
+                        response=_payload(data.get("endpointOutput")),
                     )
                 except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
                     counts.malformed += 1
@@ -115,6 +117,16 @@ def newest(labels: dict[str, Label], label: Label) -> None:
     known = labels.get(label.inference_id)
     if known is None or _rank(label) > _rank(known):
         labels[label.inference_id] = label
+
+
+def _label(inference_id: Any, label: Any, time: Any, source: Any) -> Label:
+    """Build a label from what a record holds, or raise ``TypeError`` or ``ValueError``."""
+    found = Label(inference_id, label, time, source or CORRECTION)
+    for name, value in vars(found).items():
+        if not isinstance(value, str) or not value:
+            raise TypeError(f"{name} is {value!r}: it must be a text that is not empty")
+    instant(found.time)
+    return found
 
 
 def _rank(label: Label) -> tuple[datetime, str, str]:
@@ -144,12 +156,7 @@ def read_merged_labels(path: Path) -> dict[str, Label]:
         return labels
     for number, record in _lines(path):
         try:
-            label = Label(
-                record["inferenceId"],
-                record["label"],
-                record["eventTime"],
-                record.get("source") or CORRECTION,
-            )
+            label = _label(record["inferenceId"], record["label"], record["eventTime"], record.get("source"))
             newest(labels, label)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"{path} line {number}: {type(error).__name__} {error}") from error
@@ -169,11 +176,11 @@ def read_accepted_labels(directory: Path) -> dict[str, Label]:
         for number, record in _lines(path):
             try:
                 metadata = record["eventMetadata"]
-                label = Label(
+                label = _label(
                     metadata["eventId"],
                     record["groundTruthData"]["data"],
                     metadata["eventTime"],
-                    metadata.get("source") or CORRECTION,
+                    metadata.get("source"),
                 )
                 newest(labels, label)
             except (KeyError, TypeError, ValueError, AttributeError) as error:

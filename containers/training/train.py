@@ -9,7 +9,6 @@ the next architecture of the table, from scratch), ``generation``, ``epochs``, `
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from common.contract import Paths, extract_model, hyperparameters, resources
 from common.errors import ContractError, TooLittleDataError
 from common.logs import event
 from training import dataset
-from training.trainer import Settings, fit, pick_device
+from training.trainer import Settings, fit, pick_device, use_half_the_cores
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,7 @@ def main(paths: Paths) -> None:
             f"this image trains on one instance, not on {len(hosts)}: set the instance count to 1"
         )
 
-    # Half of the cores: where both candidates train on one machine, more only get in each other's way.
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
+    use_half_the_cores()
     examples = dataset.load(paths.channel("train"))
     labels = sorted(set(examples.labels))
     if len(labels) < 2:

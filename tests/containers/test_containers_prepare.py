@@ -52,6 +52,7 @@ def test_base_set_and_ground_truth_become_two_sides(job: Job, digits: list[Digit
     job.dataset(labels=[*labels, label_line("not captured yet", "3")], new=11)
     captures = [capture_line(f"i{n}", digit.drifted, "0") for n, digit in enumerate(corrected)]
     captures[0] = capture_line(None, corrected[0].drifted, "0", event_id="i0")  # no id given: the event's own
+    del captures[1]["captureData"]["endpointOutput"]  # an endpoint may be set to capture requests alone
     captures.append(capture_line("never labelled", digits[0].png, "0"))
     job.write_input("capture/capture/endpoint/AllTraffic/2026/11/22/09/a.jsonl", lines(captures[:6]))
     job.write_input("capture/capture/endpoint/AllTraffic/2026/11/22/10/b.jsonl", lines(captures[6:]))
@@ -215,6 +216,18 @@ def damaged_snapshot(job: Job, digits: list[Digit]) -> str:
     return "RecordError:"
 
 
+def label_that_is_a_number(job: Job, digits: list[Digit]) -> str:
+    job.base_set(digits[:30])
+    job.write_input("dataset/ground-truth.jsonl", lines([label_line("i", "1") | {"label": 1}]))
+    return "RecordError:"
+
+
+def time_that_is_none(job: Job, digits: list[Digit]) -> str:
+    job.base_set(digits[:30])
+    job.write_input("dataset/ground-truth.jsonl", lines([label_line("i", "1", "yesterday")]))
+    return "RecordError:"
+
+
 def label_that_is_no_json(job: Job, digits: list[Digit]) -> str:
     job.base_set(digits[:30])
     job.write_input("dataset/ground-truth.jsonl", lines([label_line("i", "1")]) + "{\n")
@@ -230,6 +243,8 @@ def label_that_is_no_json(job: Job, digits: list[Digit]) -> str:
         images_as_text,
         one_label_only,
         damaged_snapshot,
+        label_that_is_a_number,
+        time_that_is_none,
         label_that_is_no_json,
     ],
 )
