@@ -235,7 +235,6 @@ class ContinuousUpload:
         self._ended = threading.Event()
         self._seconds = seconds
         self._thread = threading.Thread(target=self._run, name=f"upload-{source.name}", daemon=True)
-        self.failure: DataError | None = None
 
     def start(self, *, skip_present: bool = False) -> None:
         """Begin; with ``skip_present`` files that are there already are not uploaded again."""
@@ -267,11 +266,9 @@ class ContinuousUpload:
         while not self._ended.wait(self._seconds):
             try:
                 self._channels.upload_directory(self._source, self._uri, self._known)
-            except DataError as error:
-                self.failure = error
-            except FileNotFoundError:
-                # The container renamed a file between the listing and the upload; the next round or
-                # finish() sees it under its new name.
+            except (DataError, FileNotFoundError):
+                # The container renamed a file between the listing and the upload: the next round sees
+                # it under its new name. What is wrong with the bucket, finish() will say.
                 continue
 
 

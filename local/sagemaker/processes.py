@@ -7,13 +7,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from local.context import LocalAws
+from local.lambda_runtime.guardian import Guardian
 
 NICENESS = 5
 """Jobs give way to the server and to whoever drives it."""
@@ -28,12 +28,7 @@ class Supervisor:
         self._groups: set[int] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._reaper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py"))],
-            stdin=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C in the terminal must not reach it before the server
-        )
+        self._guardian = Guardian()
         aws.on_stop(self.close)
 
     def start(
@@ -65,35 +60,26 @@ class Supervisor:
                 start_new_session=True,
             )
             self._groups.add(child.pid)
-            self._tell(f"+{child.pid}")
+            self._guardian.watch(child.pid)
         with contextlib.suppress(ProcessLookupError):
             os.setpriority(os.PRIO_PGRP, child.pid, nice)
         return ContainerProcess(child, on_lines, self._forget)
 
     def close(self) -> None:
-        """Kill every group that is left and end the reaper."""
+        """Kill every group that is left and end the guardian."""
         with self._lock:
             self._closed = True
             left = list(self._groups)
         for group in left:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
-        if self._reaper.stdin:
-            with contextlib.suppress(BrokenPipeError):
-                self._reaper.stdin.close()
-        self._reaper.wait(timeout=5)
+        self._guardian.stop()
 
     def _forget(self, group: int) -> None:
         with self._lock:
             if group in self._groups:
                 self._groups.discard(group)
-                self._tell(f"-{group}")
-
-    def _tell(self, line: str) -> None:
-        if self._reaper.stdin and not self._reaper.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self._reaper.stdin.write(line + "\n")
-                self._reaper.stdin.flush()
+                self._guardian.forget(group)
 
 
 class ContainerProcess:

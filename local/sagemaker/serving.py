@@ -24,8 +24,8 @@ from local.sagemaker.state import SageMaker, random_id
 
 log = logging.getLogger("local.sagemaker")
 
-INVOCATION_TIMEOUT = 60.0
-"""SageMaker's limit for the container's answer, in seconds."""
+INVOCATION_VARIABLE = "TRUTHLOOP_INVOCATION_SECONDS"
+"""Seconds that a container has for an answer; SageMaker's own 60 by default."""
 
 HEALTH_VARIABLE = "TRUTHLOOP_HEALTH_CHECK_SECONDS"
 """Upper limit for the time to the first good ping: the API allows no less than a minute."""
@@ -130,7 +130,7 @@ class ServingContainer:
         ContainerTimeoutError, ContainerUnavailableError
             No answer.
         """
-        deadline = time.monotonic() + INVOCATION_TIMEOUT
+        deadline = time.monotonic() + invocation_timeout()
         while True:
             connection, kept = self._connection()
             try:
@@ -158,7 +158,7 @@ class ServingContainer:
         """Let the requests in flight finish, then end the process and forget its files."""
         self._stopping.set()
         with self._idle:
-            self._idle.wait_for(lambda: self._in_flight == 0, timeout=INVOCATION_TIMEOUT)
+            self._idle.wait_for(lambda: self._in_flight == 0, timeout=invocation_timeout())
         if self._process is not None:
             self._process.stop(STOP_GRACE)
         self._close_connections()
@@ -250,7 +250,7 @@ class ServingContainer:
             return self._connections.get_nowait(), True
         except queue.Empty:
             pass
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=INVOCATION_TIMEOUT)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=invocation_timeout())
         try:
             connection.connect()
         except OSError as error:
@@ -271,6 +271,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def invocation_timeout() -> float:
+    """Return the seconds that a container has for an answer."""
+    return float(os.environ.get(INVOCATION_VARIABLE, "60"))
 
 
 def health_timeout_of(variant: dict[str, Any]) -> float:

@@ -65,7 +65,6 @@ class Execution:
         self.created: datetime = body["CreationTime"]
         self.ended: datetime | None = None
         self.steps: dict[str, Params] = {}
-        self.done = threading.Event()
         self._condition = threading.Condition()
         self._skipped: set[str] = set()
         self._outcomes: dict[str, bool] = {}
@@ -124,7 +123,6 @@ class Execution:
             self._stopping = False
             self.ended = None
             self.body.pop("FailureReason", None)
-            self.done.clear()
             self._set_status("Executing")
         self.sagemaker.spawn(self._run, name=f"pipeline-{self.id}")
 
@@ -143,7 +141,6 @@ class Execution:
             with self._condition:
                 self.body["FailureReason"] = f"InternalServerError: {error!r}"
                 self._set_status("Failed")
-        self.done.set()
 
     def _launch(self) -> None:
         progress = True
