@@ -16,6 +16,7 @@ import boto3
 import pytest
 import requests
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from moto.server import ThreadedMotoServer
 
 from local.context import LocalAws
@@ -67,7 +68,7 @@ MONITOR: dict[str, Any] = {
 
 
 def _canned(status: int, parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, Any]]:
-    response = AWSResponse("http://localhost", status, {}, io.BytesIO())
+    response = AWSResponse("http://localhost", status, HTTPHeaders(), io.BytesIO())
     return response, {"ResponseMetadata": {"HTTPStatusCode": status}, **parsed}
 
 

@@ -197,6 +197,14 @@ def start(world: Any, claim: Any, lose: str | None = None) -> str:
     return arn
 
 
+def test_a_claim_passes_on_although_the_pipeline_is_gone(world: Any) -> None:
+    holder = world.claim("holder")
+    world.end(holder["holder"])
+    world.answer("sagemaker.ListPipelineExecutions", {"Error": {"Code": "ResourceNotFound"}}, status=400)
+    taker = world.claim("taker")
+    assert (taker["outcome"], taker["pipelineExecutionArn"]) == ("ADOPTED", None)
+
+
 def test_two_takers_have_one_winner(world: Any) -> None:
     holder = world.claim("holder")
     world.end(holder["holder"])

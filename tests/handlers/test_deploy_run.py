@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
 from truthloop.errors import (
     AwsRequestFailed,
@@ -194,7 +195,7 @@ def answering(world: Any, *bodies: bytes) -> list[Any]:
         seen.append(params)
         body = bodies[min(len(seen), len(bodies)) - 1]
         parsed = {"Body": io.BytesIO(body), "ResponseMetadata": {"HTTPStatusCode": 200}}
-        return AWSResponse("http://localhost", 200, {}, io.BytesIO()), parsed
+        return AWSResponse("http://localhost", 200, HTTPHeaders(), io.BytesIO()), parsed
 
     world.hook("before-call.sagemaker-runtime.InvokeEndpoint", hook)
     return seen

@@ -155,7 +155,22 @@ def test_a_throttled_read_parks_its_message_only(world: Any, published: list[Any
 def garbage(chooser: random.Random) -> bytes:
     """Return a record that is wrong somewhere, or right by chance."""
     whole = json.dumps(record("i", "7", eventTime="2026-11-22T10:00:00Z"))
-    values = [None, 1, -1e999, True, "", " ", "\ud800", "x" * 300, [], {}, [[]], {"data": {}}, "\x00", "7\n"]
+    values: list[Any] = [
+        None,
+        1,
+        -1e999,
+        True,
+        "",
+        " ",
+        "\ud800",
+        "x" * 300,
+        [],
+        {},
+        [[]],
+        {"data": {}},
+        "\x00",
+        "7\n",
+    ]
     match chooser.randrange(6):
         case 0:
             return chooser.randbytes(chooser.randrange(1, 60)).replace(b"\n", b" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,9 @@ MINE = Trigger("mine", "manual", to_iso(NOW))
 OTHER = Trigger("other", "alarm", to_iso(NOW))
 
 
-def claimed(holder: str = "holder", **more: object) -> GenerationRecord:
-    values = {"claimed_at": to_iso(NOW), "triggers": {"other": OTHER}, **more}
-    return GenerationRecord(7, CLAIMED, holder, **values)  # type: ignore[arg-type]
+def claimed(holder: str = "holder", **more: Any) -> GenerationRecord:
+    values: dict[str, Any] = {"claimed_at": to_iso(NOW), "triggers": {"other": OTHER}, **more}
+    return GenerationRecord(7, CLAIMED, holder, **values)
 
 
 def test_unit_tests_have_no_network() -> None:
@@ -62,7 +63,8 @@ def test_a_live_holder_keeps_its_claim_for_ever() -> None:
 
 @pytest.mark.parametrize("where", ["triggers", "pending"])
 def test_a_trigger_is_recorded_once(where: str) -> None:
-    record = claimed(**{where: {"mine": MINE}})
+    waiting: dict[str, Any] = {where: {"mine": MINE}}
+    record = claimed(**waiting)
     assert plan_claim(record, "me", MINE, HolderState.LIVE, NOW) == Coalesce(7, "holder", recorded=True)
 
 

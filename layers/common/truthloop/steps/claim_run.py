@@ -16,7 +16,7 @@ from truthloop.claim import (
     plan_claim,
 )
 from truthloop.decision import COALESCED, Decision
-from truthloop.errors import ConditionFailed, TransientAwsError
+from truthloop.errors import ConditionFailed, PipelineNotFound, TransientAwsError
 from truthloop.names import execution_name, generation_name
 from truthloop.ports import Ports
 from truthloop.times import from_iso, to_iso
@@ -90,8 +90,7 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
             arn = record.pipeline_execution_arn
             if arn is None:
                 # The old holder may have ended between starting the pipeline and writing that down.
-                found = ports.pipeline.find(generation_name(plan.generation))
-                arn = found.arn if found else None
+                arn = _find_pipeline(generation_name(plan.generation), ports)
             ports.table.take_over(plan, execution, at, arn, record.run_of(arn) if arn else None)
             return _answer("ADOPTED", plan.generation, execution, arn, plan.triggers)
         case Coalesce():
@@ -102,6 +101,14 @@ def _holder_state(record: GenerationRecord | None, execution: str, ports: Ports)
     if record is None or record.status != CLAIMED or record.holder in (None, execution):
         return None
     return ports.executions.state(str(record.holder))
+
+
+def _find_pipeline(generation: str, ports: Ports) -> str | None:
+    try:
+        found = ports.pipeline.find(generation)
+    except PipelineNotFound:
+        return None  # without a pipeline nothing can be running; the claim must still pass on
+    return found.arn if found else None
 
 
 def _coalesce(plan: Coalesce, execution: str, started_at: str, trigger: Trigger, ports: Ports) -> ClaimOutput:
