@@ -404,6 +404,39 @@ def test_an_update_can_keep_the_variants_properties(aws: Driver) -> None:
     remove(aws, name)
 
 
+def test_an_update_that_takes_too_long_is_taken_back(aws: Driver, endpoint: tuple[str, str]) -> None:
+    name, label = endpoint
+    deployment = policy("ALL_AT_ONCE", 0, 60)
+    deployment["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] = 0  # the API's least is 600
+    lax = aws.server.client("sagemaker", parameter_validation=False)
+    lax.update_endpoint(
+        EndpointName=name, EndpointConfigName=config(aws, model(aws)), DeploymentConfig=deployment
+    )
+    assert "exceeded MaximumExecutionTimeoutInSeconds" in settled(aws, name)["FailureReason"]
+    assert label_of(aws, name) == label
+
+
+def test_a_capture_that_cannot_be_written_disturbs_no_request(aws: Driver) -> None:
+    capture = {
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": "s3://no-such-bucket/capture",
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    label = model(aws)
+    name = create(aws, config(aws, label, DataCaptureConfig=capture))
+    settled(aws, name)
+    assert {label_of(aws, name) for _ in range(101)} == {label}  # a full batch is written at once
+    assert label_of(aws, name) == label
+    remove(aws, name)
+    bad = {**capture, "DestinationS3Uri": "here"}
+    lax = aws.server.client("sagemaker", parameter_validation=False)
+    variant = {"VariantName": "v", "ModelName": label, "InitialInstanceCount": 1, "InstanceType": "x"}
+    with pytest.raises(ClientError, match="DestinationS3Uri"):
+        lax.create_endpoint_config(
+            EndpointConfigName=unique("c"), ProductionVariants=[variant], DataCaptureConfig=bad
+        )
+
+
 def test_an_alarm_that_does_not_exist_takes_the_update_back(aws: Driver, endpoint: tuple[str, str]) -> None:
     name, label = endpoint
     aws.sagemaker.update_endpoint(
@@ -451,7 +484,8 @@ def test_an_endpoint_that_cannot_serve_fails(aws: Driver, kind: str, reason: str
 
 
 def test_a_sick_container_fails_and_a_killed_server_leaves_no_process() -> None:
-    with own_server(TRUTHLOOP_HEALTH_CHECK_SECONDS="2") as (server, process):
+    limits = {"TRUTHLOOP_HEALTH_CHECK_SECONDS": "2", "TRUTHLOOP_INVOCATION_SECONDS": "0.5"}
+    with own_server(**limits) as (server, process):
         aws = Driver(server)
         healthy = create(aws, config(aws, model(aws)))
         sick = create(aws, config(aws, model(aws, sick=True)))
@@ -459,6 +493,8 @@ def test_a_sick_container_fails_and_a_killed_server_leaves_no_process() -> None:
         assert described["EndpointStatus"] == "Failed"
         assert "did not pass the ping health check (the last answer was 500)" in described["FailureReason"]
         assert settled(aws, healthy)["EndpointStatus"] == "InService"
+        with pytest.raises(ClientError, match="timed out while waiting for a response"):
+            aws.runtime.invoke_endpoint(EndpointName=healthy, Body=b"slow")
         job = aws.train(wait=False, HyperParameters={"seconds": "600", "spawn": "1"})
         wait_until(lambda: len(children_of(process.pid)) >= 4, what="server, endpoint, job and its child")
         started = children_of(process.pid)

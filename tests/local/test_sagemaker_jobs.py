@@ -131,10 +131,21 @@ def test_a_missing_channel_fails_the_job(aws: Driver) -> None:
     assert ROLE in job["FailureReason"]
 
 
-def test_a_malformed_manifest_fails_the_job(aws: Driver) -> None:
-    manifest = aws.put("bad-manifest.json", '{"prefix": "s3://nowhere/"}')
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"prefix": "s3://nowhere/"}, "is malformed"),
+        ([{"prefix": "s3://nowhere/"}], "names no objects"),
+        ([{"prefix": "s3://nowhere/"}, 7], "no strings"),
+        ([{"prefix": "s3://nowhere/"}, "a"], "s3://nowhere/a named in the manifest"),
+        ([{"prefix": "nowhere"}, "a"], "is not an S3 URI"),
+    ],
+)
+def test_a_manifest_that_is_none_fails_the_job(aws: Driver, entries: Any, message: str) -> None:
+    manifest = aws.put(f"{unique('manifest')}.json", json.dumps(entries))
     job = aws.train(InputDataConfig=[channel("train", manifest, "ManifestFile")])
-    assert "is malformed" in job["FailureReason"]
+    assert job["TrainingJobStatus"] == "Failed"
+    assert message in job["FailureReason"]
 
 
 def test_a_manifest_cannot_lead_out_of_its_channel(aws: Driver) -> None:
@@ -208,6 +219,8 @@ def test_job_names_are_unique_and_jobs_are_listed(aws: Driver) -> None:
     assert first["TrainingJobSummaries"][0]["TrainingJobName"] == job["TrainingJobName"]
     second = aws.sagemaker.list_training_jobs(MaxResults=1, NextToken=first["NextToken"])
     assert second["TrainingJobSummaries"] != first["TrainingJobSummaries"]
+    with pytest.raises(ClientError, match="Invalid NextToken"):
+        aws.sagemaker.list_training_jobs(NextToken="x")
     with pytest.raises(ClientError, match="Requested resource not found"):
         aws.sagemaker.describe_training_job(TrainingJobName="nobody")
 
@@ -327,6 +340,23 @@ def test_a_processing_job_that_takes_too_long_is_stopped(aws: Driver) -> None:
     job = aws.process("seconds=60", StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert job["ProcessingJobStatus"] == "Stopped"
     assert "MaxRuntimeExceeded" in job["FailureReason"]
+
+
+@pytest.mark.parametrize("mode", ["EndOfJob", "Continuous"])
+def test_an_output_that_cannot_be_written_fails_the_job(aws: Driver, mode: str) -> None:
+    uri, path = "s3://no-such-bucket/x", "/opt/ml/processing/output"
+    output = {"S3Uri": uri, "LocalPath": path, "S3UploadMode": mode}
+    outputs = {"Outputs": [{"OutputName": "o", "S3Output": output}]}
+    job = aws.process(ProcessingOutputConfig=outputs)
+    assert job["ProcessingJobStatus"] == "Failed"
+    assert "Failed to upload to s3://no-such-bucket/x/report.json" in job["FailureReason"]
+
+
+@pytest.mark.parametrize("path", ["/tmp/x", "/opt/ml/../etc"])
+def test_a_local_path_outside_the_container_is_refused(aws: Driver, path: str) -> None:
+    output = {"S3Uri": aws.uri("x"), "LocalPath": path, "S3UploadMode": "EndOfJob"}
+    with pytest.raises(ClientError, match="must lie below /opt/ml"):
+        aws.process(ProcessingOutputConfig={"Outputs": [{"OutputName": "o", "S3Output": output}]})
 
 
 def test_tags_can_be_read_and_changed(aws: Driver) -> None:

@@ -558,3 +558,18 @@ def test_a_step_is_tried_again_as_its_policies_say(aws: Driver) -> None:
     arn = start(aws, create(aws, definition(step)))
     assert "InternalServerError" in ended(aws, arn)["FailureReason"]
     assert steps_of(aws, arn)["Clash"]["AttemptCount"] == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "message"),
+    [
+        ({"OutputName": "report", "FilePath": "none.json"}, "a", "none.json: it does not exist"),
+        ({"OutputName": "none", "FilePath": "report.json"}, "a", "names the output 'none'"),
+        ({"OutputName": "report", "FilePath": "report.json"}, "metric.none", "there is no 'none'"),
+    ],
+)
+def test_a_property_file_that_is_not_there_is_named(aws: Driver, file: Json, path: str, message: str) -> None:
+    step = processing(aws, "P", PropertyFiles=[{"PropertyFileName": "F", **file}])
+    wanted = {"Std:JsonGet": {"PropertyFile": get("Steps.P.PropertyFiles.F"), "Path": path}}
+    arn = start(aws, create(aws, definition(step, fail("End", join("", wanted)))))
+    assert message in ended(aws, arn)["FailureReason"]
