@@ -27,12 +27,16 @@ CORRECTION = "correction"
 
 @dataclass(frozen=True)
 class Label:
-    """One ground-truth statement about one inference id; ``time`` is ISO 8601, as written."""
+    """One ground-truth statement about one inference id.
+
+    ``time`` is ISO 8601, as written; ``sequencer`` orders the uploads of one S3 key.
+    """
 
     inference_id: str
     label: str
     time: str
     source: str
+    sequencer: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,25 +116,26 @@ def read_captures(directory: Path, counts: CaptureCounts) -> Iterator[Capture]:
 def newest(labels: dict[str, Label], label: Label) -> None:
     """Put ``label`` into ``labels`` unless a newer statement about the same inference id is there.
 
-    Equal times are decided by the content, so that the order of the files decides nothing.
+    Equal times are decided by the sequencer, then by the label, so that the order of the files decides
+    nothing: the rule by which the snapshot merges.
     """
     known = labels.get(label.inference_id)
     if known is None or _rank(label) > _rank(known):
         labels[label.inference_id] = label
 
 
-def _label(inference_id: Any, label: Any, time: Any, source: Any) -> Label:
+def _label(inference_id: Any, label: Any, time: Any, about: dict[str, Any]) -> Label:
     """Build a label from what a record holds, or raise ``TypeError`` or ``ValueError``."""
-    found = Label(inference_id, label, time, source or CORRECTION)
+    found = Label(inference_id, label, time, about.get("source") or CORRECTION, about.get("sequencer") or "")
     for name, value in vars(found).items():
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not (value or name == "sequencer"):
             raise TypeError(f"{name} is {value!r}: it must be a text that is not empty")
     instant(found.time)
     return found
 
 
 def _rank(label: Label) -> tuple[datetime, str, str]:
-    return instant(label.time), label.label, label.source
+    return instant(label.time), label.sequencer, label.label
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -156,7 +161,7 @@ def read_merged_labels(path: Path) -> dict[str, Label]:
         return labels
     for number, record in _lines(path):
         try:
-            label = _label(record["inferenceId"], record["label"], record["eventTime"], record.get("source"))
+            label = _label(record["inferenceId"], record["label"], record["eventTime"], record)
             newest(labels, label)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"{path} line {number}: {type(error).__name__} {error}") from error
@@ -180,7 +185,7 @@ def read_accepted_labels(directory: Path) -> dict[str, Label]:
                     metadata["eventId"],
                     record["groundTruthData"]["data"],
                     metadata["eventTime"],
-                    metadata.get("source"),
+                    metadata,
                 )
                 newest(labels, label)
             except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.containers.conftest import Job, accepted_line, capture_line, lines
-from training.records import read_accepted_labels
+from training.records import read_accepted_labels, read_merged_labels
+from truthloop import labels as snapshot
 
 WINDOW = {
     "ENDPOINT_NAME": "digits",
@@ -176,6 +178,30 @@ def test_the_newest_label_of_an_id_counts_in_any_order_of_files(job: Job) -> Non
     assert {key: label.label for key, label in read_accepted_labels(job.inputs / "ground-truth").items()} == {
         "i": "7"
     }
+
+
+def test_labels_are_merged_as_the_snapshot_merges_them(job: Job) -> None:
+    rng = random.Random(0)
+    said = [
+        snapshot.Label(
+            inference_id=f"i{rng.randrange(20)}",
+            label=str(rng.randrange(10)),
+            event_time=f"2026-11-22T10:00:0{rng.randrange(3)}Z",
+            author=None,
+            source="correction",
+            sequencer=f"{rng.randrange(3):016X}",
+        )
+        for _ in range(300)
+    ]
+    for n in range(3):
+        job.write_input(f"ground-truth/{n}.jsonl", b"".join(label.to_accepted_line() for label in said[n::3]))
+    merged = snapshot.merge({}, said)
+    found = read_accepted_labels(job.inputs / "ground-truth")
+    assert {key: label.label for key, label in found.items()} == {
+        key: row.label for key, row in merged.items()
+    }
+    job.write_input("dataset/ground-truth.jsonl", b"".join(label.to_line() for label in merged.values()))
+    assert read_merged_labels(job.inputs / "dataset/ground-truth.jsonl") == found
 
 
 @pytest.mark.parametrize(
