@@ -203,7 +203,7 @@ def test_a_task_times_out(sfn: Driver, server: Any) -> None:
     for name, arn in arns.items():
         execution = sfn.wait(arn)
         assert (execution["status"], execution["error"]) == ("FAILED", "States.Timeout"), name
-        assert 0.99 < (execution["stopDate"] - execution["startDate"]).total_seconds() < 2.5
+        assert 0.99 < (execution["stopDate"] - execution["startDate"]).total_seconds() < 4
         assert "TaskTimedOut" in sfn.types(arn)
 
 
@@ -293,7 +293,7 @@ def test_a_hundred_executions_run_at_the_same_time(sfn: Driver) -> None:
     assert len({execution["name"] for execution in executions}) == 100
     assert {execution["status"] for execution in executions} == {"SUCCEEDED"}
     lasted = max((item["stopDate"] - item["startDate"]).total_seconds() for item in executions)
-    assert lasted < 2
+    assert lasted < 5
     assert time.monotonic() - started < 20
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from tests.local.lambda_helpers import Functions
-from tests.local.stepfunctions_driver import ROLE, Driver, machine, one
+from tests.local.sagemaker_driver import Driver as SageMaker
+from tests.local.sagemaker_driver import unique
+from tests.local.stepfunctions_driver import Driver, machine, one
 
 ISO = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 
@@ -380,7 +382,7 @@ def test_a_slow_function_times_out(sfn: Driver, function_arn: str) -> None:
     execution = sfn.wait(arn)
     assert (execution["status"], execution["error"]) == ("FAILED", "States.Timeout")
     assert "LambdaFunctionTimedOut" in sfn.types(arn)
-    assert (execution["stopDate"] - execution["startDate"]).total_seconds() < 2.5
+    assert (execution["stopDate"] - execution["startDate"]).total_seconds() < 2.9
 
 
 def test_a_missing_function_as_resource(sfn: Driver) -> None:
@@ -504,32 +506,55 @@ def test_cloudwatch_and_logs_through_the_sdk(sfn: Driver, server: Any) -> None:
     assert found["LogGroups"][0]["LogGroupName"] == group
 
 
-def test_a_job_that_ends(sfn: Driver, server: Any) -> None:
-    """A training job of an unknown image: it ends, and the task has its description as result or cause."""
-    name = f"job-{uuid.uuid4().hex[:8]}"
-    arguments = {
-        "TrainingJobName": name,
-        "AlgorithmSpecification": {
-            "TrainingImage": "123456789012.dkr.ecr.us-east-1.amazonaws.com/none:1",
-            "TrainingInputMode": "File",
-        },
-        "RoleArn": ROLE,
-        "OutputDataConfig": {"S3OutputPath": "s3://bucket/none"},
-        "ResourceConfig": {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-    }
-    execution = sfn.run(task("sagemaker:createTrainingJob.sync", arguments))
-    if execution["status"] == "SUCCEEDED":
-        report = json.loads(execution["output"])
-        assert report["TrainingJobStatus"] == "Completed"
-    else:
-        assert execution["error"] == "States.TaskFailed", execution
-        report = json.loads(execution["cause"])
-        assert report["TrainingJobStatus"] in ("Failed", "Stopped")
-    assert report["TrainingJobName"] == name
+@pytest.fixture(scope="module")
+def jobs(server: Any) -> SageMaker:
+    return SageMaker(server)
+
+
+def test_a_training_job_is_awaited(sfn: Driver, jobs: SageMaker) -> None:
+    request = jobs.training_request(unique("sfn"))
+    report = sfn.output(task("sagemaker:createTrainingJob.sync", request, TimeoutSeconds=60))
+    assert report["TrainingJobName"] == request["TrainingJobName"]
+    assert report["TrainingJobStatus"] == "Completed"
+    assert report["ModelArtifacts"]["S3ModelArtifacts"].endswith("model.tar.gz")
     assert isinstance(report["CreationTime"], int)
-    again = sfn.failure(task("sagemaker:createTrainingJob", arguments))[0]
-    assert again.startswith("SageMaker.")
+    error, cause = sfn.failure(task("sagemaker:createTrainingJob", request))
+    assert error in ("SageMaker.ResourceInUseException", "SageMaker.AmazonSageMakerException")
+    assert "Request ID" in cause
+
+
+def test_a_failed_job_fails_its_task_with_the_description(sfn: Driver, jobs: SageMaker) -> None:
+    request = jobs.training_request(unique("sfn"), HyperParameters={"fail": "no labels"})
+    error, cause = sfn.failure(task("sagemaker:createTrainingJob.sync", request))
+    assert error == "States.TaskFailed"
+    report = json.loads(cause)
+    assert report["TrainingJobStatus"] == "Failed"
+    assert "no labels" in report["FailureReason"]
+    processing = jobs.processing_request(unique("sfn"), "exit=3", "message=bad data")
+    error, cause = sfn.failure(task("sagemaker:createProcessingJob.sync", processing))
+    assert (error, json.loads(cause)["ProcessingJobStatus"]) == ("States.TaskFailed", "Failed")
+
+
+def test_a_processing_job_is_awaited(sfn: Driver, jobs: SageMaker) -> None:
+    request = jobs.processing_request(unique("sfn"))
+    report = sfn.output(task("sagemaker:createProcessingJob.sync", request))
+    assert (report["ProcessingJobStatus"], report["ProcessingJobName"]) == (
+        "Completed",
+        request["ProcessingJobName"],
+    )
+
+
+@pytest.mark.parametrize("ending", ["stop", "timeout"])
+def test_ending_the_task_stops_its_job(sfn: Driver, jobs: SageMaker, ending: str) -> None:
+    request = jobs.training_request(unique("sfn"), HyperParameters={"seconds": "600"})
+    limits = {"TimeoutSeconds": 3} if ending == "timeout" else {}
+    arn = sfn.start(task("sagemaker:createTrainingJob.sync", request, **limits))
+    while "TaskSubmitted" not in sfn.types(arn):
+        time.sleep(0.02)
+    if ending == "stop":
+        sfn.client.stop_execution(executionArn=arn)
+    assert sfn.wait(arn)["status"] == ("ABORTED" if ending == "stop" else "FAILED")
+    assert jobs.trained(request["TrainingJobName"])["TrainingJobStatus"] == "Stopped"
 
 
 @pytest.mark.parametrize(
