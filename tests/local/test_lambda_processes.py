@@ -125,6 +125,9 @@ def test_a_worker_that_dies_while_idle_is_replaced(small: Server) -> None:
     name = functions.create("import os\ndef lambda_handler(event, context):\n    return os.getpid()")
     before = functions.invoke(name)
     os.kill(before, signal.SIGKILL)
+    # A process can be waited for when the last of its threads has ended, not when the first is a zombie.
+    eventually(lambda: not alive(before) and len(list(Path(f"/proc/{before}/task").iterdir())) == 1)
+    time.sleep(0.1)
 
     assert functions.invoke(name) != before
 
