@@ -277,9 +277,7 @@ def test_a_file_that_cannot_be_read(
     key = f"bad/{uuid.uuid4().hex}"
     if body is not None:
         s3.put_object(Bucket=bucket, Key=key, Body=body)
-    definition = read(
-        bucket, key, config, Catch=[{"ErrorEquals": ["States.ItemReaderFailed"], "Next": "Done"}]
-    )
+    definition = read(bucket, config, Catch=[{"ErrorEquals": ["States.ItemReaderFailed"], "Next": "Done"}])
     definition["States"]["Done"] = {"Type": "Succeed"}
     assert words in sfn.output(definition, {"key": key})["Cause"]
 
