@@ -13,6 +13,7 @@ from botocore.compat import HTTPHeaders
 
 from truthloop.errors import (
     AwsRequestFailed,
+    DeploymentRefused,
     EndpointBusy,
     InvalidEvent,
     ModelPackageInvalid,
@@ -138,13 +139,54 @@ def test_a_refused_update_is_understood_by_describing(world: Any) -> None:
         world.run("apply_deployment", plan)
 
 
-def test_a_refusal_of_an_endpoint_at_rest_is_tried_again(world: Any) -> None:
+@pytest.mark.parametrize(
+    ("after", "error"),
+    [("before", DeploymentRefused), ("another", TransientAwsError)],
+)
+def test_a_refusal_is_the_packages_fault_only_when_the_endpoint_was_at_rest(
+    world: Any, after: str, error: type[Exception]
+) -> None:
     deployed(world)
     world.register("g00000002", "new", "Approved")
     plan = reconcile(world)
     world.answer("sagemaker.UpdateEndpoint", {"Error": {"Code": "ValidationException"}}, status=400)
-    world.answer("sagemaker.DescribeEndpoint", state("InService", "before"))
-    with pytest.raises(TransientAwsError):
+    world.answer("sagemaker.DescribeEndpoint", state("InService", "before"), state("InService", after))
+    with pytest.raises(error):
+        world.run("apply_deployment", plan)
+
+
+def test_an_update_whose_answer_was_lost_is_found(world: Any) -> None:
+    deployed(world)
+    world.register("g00000002", "new", "Approved")
+    plan = reconcile(world)
+    world.answer("sagemaker.UpdateEndpoint", {"Error": {"Code": "ValidationException"}}, status=400)
+    updating = state("Updating", "before", pending=plan["configName"])
+    world.answer("sagemaker.DescribeEndpoint", state("InService", "before"), updating)
+    assert world.run("apply_deployment", plan)["configName"] == plan["configName"]
+
+
+@pytest.mark.parametrize(("action", "exists"), [("CREATE", True), ("UPDATE", False)])
+def test_a_plan_that_is_out_of_date_is_made_again(world: Any, action: str, exists: bool) -> None:
+    if exists:
+        deployed(world)
+    world.register("g00000002", "new", "Approved")
+    plan = reconcile(world)
+    with pytest.raises(EndpointBusy, match="by now"):
+        world.run("apply_deployment", {**plan, "action": action})
+
+
+def test_an_endpoint_that_was_mended_meanwhile_is_not_deleted(world: Any) -> None:
+    plan = deployed(world)
+    with pytest.raises(EndpointBusy):
+        world.run("apply_deployment", {**plan, "action": "RECREATE"})
+    assert world.sagemaker.describe_endpoint(EndpointName=ENDPOINT)["EndpointStatus"] == "InService"
+
+
+def test_a_package_that_sagemaker_finds_invalid_is_refused(world: Any) -> None:
+    world.register("g00000001", "new", "Approved")
+    plan = reconcile(world)
+    world.fail("sagemaker.CreateModel", "ValidationException", times=5)
+    with pytest.raises(DeploymentRefused, match="version 1: CreateModel failed"):
         world.run("apply_deployment", plan)
 
 

@@ -82,6 +82,11 @@ def is_changing(endpoint: EndpointState) -> bool:
     return endpoint.status in _CHANGING
 
 
+def is_broken(endpoint: EndpointState) -> bool:
+    """Whether the endpoint can only be deleted."""
+    return endpoint.status in _BROKEN
+
+
 def deployment_config(settings: DeploymentSettings) -> dict[str, Any]:
     """Return UpdateEndpoint's DeploymentConfig: blue/green with a bake time and automatic rollback.
 

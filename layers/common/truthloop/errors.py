@@ -74,5 +74,9 @@ class EndpointBusy(TruthloopError):
     """The endpoint is being changed by somebody else: reconcile again later."""
 
 
+class DeploymentRefused(TruthloopError):
+    """SageMaker refuses what the package or its deployment asks for: a retry would be refused again."""
+
+
 class SmokeTestFailed(TruthloopError):
     """The endpoint does not serve what was deployed, or serves it wrongly."""

@@ -208,12 +208,12 @@ class Endpoint(Protocol):
         """Create the endpoint configuration unless it exists."""
         ...
 
-    def create(self, config_name: str) -> bool:
-        """Create the endpoint; False when SageMaker refused."""
+    def create(self, config_name: str) -> None:
+        """Create the endpoint; raises ``AwsRequestFailed`` when SageMaker refuses."""
         ...
 
-    def update(self, config_name: str, deployment_config: Mapping[str, Any]) -> bool:
-        """Update the endpoint; False when SageMaker refused."""
+    def update(self, config_name: str, deployment_config: Mapping[str, Any]) -> None:
+        """Update the endpoint; raises ``AwsRequestFailed`` when SageMaker refuses."""
         ...
 
     def delete(self) -> None:

@@ -76,22 +76,28 @@ class SageMakerEndpoint:
             endpoint_config(target, settings, bucket),
         )
 
-    def create(self, config_name: str) -> bool:
-        """Create the endpoint; False when SageMaker refused."""
-        return self._change("create_endpoint", EndpointName=self._name, EndpointConfigName=config_name)
+    def create(self, config_name: str) -> None:
+        """Create the endpoint."""
+        with translated():
+            self._client.create_endpoint(EndpointName=self._name, EndpointConfigName=config_name)
 
-    def update(self, config_name: str, deployment_config: Mapping[str, Any]) -> bool:
-        """Update the endpoint; False when SageMaker refused."""
-        return self._change(
-            "update_endpoint",
-            EndpointName=self._name,
-            EndpointConfigName=config_name,
-            DeploymentConfig=dict(deployment_config),
-        )
+    def update(self, config_name: str, deployment_config: Mapping[str, Any]) -> None:
+        """Update the endpoint."""
+        with translated():
+            self._client.update_endpoint(
+                EndpointName=self._name,
+                EndpointConfigName=config_name,
+                DeploymentConfig=dict(deployment_config),
+            )
 
     def delete(self) -> None:
-        """Delete the endpoint; a refusal means that it is gone or being changed, and the next look tells."""
-        self._change("delete_endpoint", EndpointName=self._name)
+        """Ask for the deletion; a refusal means that it is gone or being changed, and the next look tells."""
+        try:
+            with translated():
+                self._client.delete_endpoint(EndpointName=self._name)
+        except AwsRequestFailed as error:
+            if error.code not in _REFUSED:
+                raise
 
     def invoke(self, image: bytes, content_type: str, inference_id: str) -> bytes:
         """Ask the endpoint about one image."""
@@ -125,13 +131,3 @@ class SageMakerEndpoint:
             # A concurrent attempt may have created it between the look and the call.
             if self._find(operation, **key) is None:
                 raise
-
-    def _change(self, operation: str, **request: Any) -> bool:
-        try:
-            with translated():
-                getattr(self._client, operation)(**request)
-        except AwsRequestFailed as error:
-            if error.code in _REFUSED:
-                return False
-            raise
-        return True

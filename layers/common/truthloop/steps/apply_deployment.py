@@ -11,11 +11,21 @@ from truthloop.deployment import (
     UPDATE,
     EndpointState,
     deployment_config,
+    is_broken,
     is_changing,
     plan_target,
 )
-from truthloop.errors import EndpointBusy, InvalidEvent, TransientAwsError
+from truthloop.errors import (
+    AwsRequestFailed,
+    DeploymentRefused,
+    EndpointBusy,
+    InvalidEvent,
+    TransientAwsError,
+)
 from truthloop.ports import Ports
+
+_INVALID = frozenset({"ValidationException"})
+"""A quota or a missing permission is not the package's fault: those fail the execution and reject nothing."""
 
 
 class ApplyOutput(TypedDict):
@@ -31,12 +41,17 @@ def apply_deployment(event: Mapping[str, Any], ports: Ports) -> ApplyOutput:
     A broken endpoint cannot be updated: RECREATE asks for its deletion and ends as busy, so that the machine
     looks again until it is gone and is then told to CREATE.
 
+    A package that SageMaker refuses is told from a busy endpoint by describing, never by the message: both
+    get the same code.
+
     Raises
     ------
     EndpointBusy
         When the endpoint is being changed (by somebody else, or deleted by this): reconcile again later.
+    DeploymentRefused
+        When SageMaker finds the model, the configuration or the change invalid, with the endpoint at rest.
     TransientAwsError
-        When SageMaker refused a change of an endpoint that is not being changed any more.
+        When it refused and the endpoint has changed meanwhile, so that the same call may be taken now.
     InvalidEvent
         When the action is not one to apply.
     """
@@ -44,26 +59,39 @@ def apply_deployment(event: Mapping[str, Any], ports: Ports) -> ApplyOutput:
     if action not in (CREATE, UPDATE, RECREATE):
         raise InvalidEvent(f"there is nothing to apply for the action {action!r}")
     endpoint = ports.endpoint
+    before = endpoint.state()
     if action == RECREATE:
-        endpoint.delete()
+        # An earlier attempt or another execution may have mended it: only what is broken now is deleted.
+        if before is not None and is_broken(before):
+            endpoint.delete()
         raise EndpointBusy(f"{endpoint.name} is broken and being deleted; it is created when it is gone")
 
     settings = ports.settings.deployment
     package = ports.registry.describe(str(event["desired"]["modelPackageArn"]))
     target = plan_target(endpoint.name, package, settings)
     answer: ApplyOutput = {"endpointName": endpoint.name, "configName": target.config_name}
-    if _is_under_way(endpoint.state(), target.config_name):
+    if _is_under_way(before, target.config_name):
         return answer
-    endpoint.ensure_model(target, settings.role_arn)
-    endpoint.ensure_config(target, settings, ports.objects.bucket)
-    if action == CREATE:
-        taken = endpoint.create(target.config_name)
-    else:
-        taken = endpoint.update(target.config_name, deployment_config(settings))
-    if not taken and not _is_under_way(endpoint.state(), target.config_name):
-        raise TransientAwsError(
-            f"SageMaker refused to {action.lower()} {endpoint.name}, which is at rest now"
-        )
+    if (before is None) != (action == CREATE):
+        raise EndpointBusy(f"{endpoint.name} {'is gone' if before is None else 'exists'} by now")
+    try:
+        endpoint.ensure_model(target, settings.role_arn)
+        endpoint.ensure_config(target, settings, ports.objects.bucket)
+        if action == CREATE:
+            endpoint.create(target.config_name)
+        else:
+            endpoint.update(target.config_name, deployment_config(settings))
+    except AwsRequestFailed as error:
+        after = endpoint.state()
+        if _is_under_way(after, target.config_name):
+            return answer
+        if error.code not in _INVALID:
+            raise
+        if after != before:
+            raise TransientAwsError(
+                f"{endpoint.name} changed during the {action.lower()}: {error}"
+            ) from error
+        raise DeploymentRefused(f"version {package.version}: {error}") from error
     return answer
 
 
