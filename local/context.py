@@ -73,7 +73,7 @@ class LocalAws:
         """Let moto read botocore's service models through our session: a second copy costs 100 MB."""
         import moto.core.utils
 
-        loader: Any = self._session._session.get_component("data_loader")  # type: ignore[attr-defined]
+        loader: Any = self._session._session.get_component("data_loader")
         moto.core.utils._load_service_model = loader.load_service_model
 
     def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:

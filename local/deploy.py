@@ -296,7 +296,9 @@ def _deploy(
         live = None
     updating = live is not None and live["StackStatus"] != "REVIEW_IN_PROGRESS"
     declared = json.loads(body).get("Parameters") or {}
-    given = [{"ParameterKey": key, "ParameterValue": str(value)} for key, value in parameters.items()]
+    given: list[dict[str, Any]] = [
+        {"ParameterKey": key, "ParameterValue": str(value)} for key, value in parameters.items()
+    ]
     if updating and live is not None:
         kept = {item["ParameterKey"] for item in live.get("Parameters", [])} & set(declared) - set(parameters)
         given += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]

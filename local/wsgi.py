@@ -25,7 +25,7 @@ Application = Callable[..., Iterable[bytes]]
 _NO_BODY = {204, 304}
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]
+class _Handler(MotoRequestHandler):
     """One connection; each request is read whole, answered whole, in one write."""
 
     protocol_version = "HTTP/1.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moto.core.exceptions import ServiceException
 
 
-class CloudFormationError(ServiceException):  # type: ignore[misc]
+class CloudFormationError(ServiceException):
     """The root of what CloudFormation answers with an error code."""
 
     def __str__(self) -> str:

@@ -96,7 +96,8 @@ class Scope:
         if attribute not in resource.attributes:
             known = ", ".join(sorted(resource.attributes)) or "none"
             raise TemplateError(
-                f"Template error: {resource.type} {name} has no attribute {attribute} at {where} (it has: {known})"
+                f"Template error: {resource.type} {name} has no attribute {attribute} at {where} "
+                f"(it has: {known})"
             )
         return resource.attributes[attribute]
 

@@ -302,7 +302,8 @@ class Engine:
         with self._lock:
             if change_set.execution_status != "AVAILABLE" or change_set.model is None:
                 raise InvalidChangeSetStatusError(
-                    f"ChangeSet [{change_set.id}] cannot be executed in its current status of [{change_set.status}]"
+                    f"ChangeSet [{change_set.id}] cannot be executed in its current status of "
+                    f"[{change_set.status}]"
                 )
             change_set.execution_status = "EXECUTE_IN_PROGRESS"
         stack, model = change_set.stack, change_set.model
@@ -337,6 +338,9 @@ class Engine:
                 for key in set(properties) | set(live.properties)
                 if not same(properties.get(key), live.properties.get(key))
             )
+            if definition.type != live.type:
+                # Executing it will fail; that is not the same as no change.
+                differing.append("Type")
             if differing:
                 replaced = set(differing) & resource_types()[definition.type].create_only
                 changes.append(
@@ -571,7 +575,8 @@ class _Deployment:
 
     def undo(self) -> bool:
         """Go back through every step taken; return whether all of them could be undone."""
-        return all([step() for step in reversed(self._undo)])
+        undone = [step() for step in reversed(self._undo)]
+        return all(undone)
 
     def clean_up(self) -> None:
         """Delete what was replaced or is no longer in the template; failures are told, not fatal."""
@@ -612,37 +617,10 @@ class _Deployment:
 
     def _one(self, definition: Definition) -> None:
         live = self.stack.resources.get(definition.logical_id)
-        verb = "CREATE" if live is None else "UPDATE"
         try:
-            if self.engine.aws.stopping.is_set():
-                raise ResourceError("the embedded AWS is stopping")
-            properties = self.built.seen_with(self.stack.resources).resolve(
-                definition.properties, f"Resources/{definition.logical_id}/Properties"
-            )
-            handler = resource_types()[definition.type]
-            problems = handler.check(properties)
-            if problems:
-                raise ResourceError("; ".join(problems))
-            if live is None:
-                self._make(definition, properties)
-                return
-            if live.type != definition.type:
-                raise ResourceError(
-                    f"Update of resource type is not permitted: {live.type} to {definition.type}. "
-                    "Give the new resource another logical id."
-                )
-            changed = {
-                key
-                for key in set(properties) | set(live.properties)
-                if not same(properties.get(key), live.properties.get(key))
-            }
-            if not changed:
-                self._adopt_policies(live, definition)
-            elif changed & handler.create_only:
-                self._replace(live, definition, properties)
-            else:
-                self._modify(live, definition, properties)
+            self._bring(definition, live)
         except Exception as error:
+            verb = "CREATE" if live is None else "UPDATE"
             if not isinstance(error, ResourceError | TemplateError):
                 log.exception("%s of %s broke off", verb, definition.logical_id)
             reason = _reason(error)
@@ -651,6 +629,37 @@ class _Deployment:
             raise _OperationFailedError(
                 f"The following resource(s) failed to {verb.lower()}: [{definition.logical_id}]. "
             ) from error
+
+    def _bring(self, definition: Definition, live: Resource | None) -> None:
+        """Create, change or replace one resource as its resolved properties demand."""
+        if self.engine.aws.stopping.is_set():
+            raise ResourceError("the embedded AWS is stopping")
+        properties = self.built.seen_with(self.stack.resources).resolve(
+            definition.properties, f"Resources/{definition.logical_id}/Properties"
+        )
+        handler = resource_types()[definition.type]
+        problems = handler.check(properties)
+        if problems:
+            raise ResourceError("; ".join(problems))
+        if live is None:
+            self._make(definition, properties)
+            return
+        if live.type != definition.type:
+            raise ResourceError(
+                f"Update of resource type is not permitted: {live.type} to {definition.type}. "
+                "Give the new resource another logical id."
+            )
+        changed = {
+            key
+            for key in set(properties) | set(live.properties)
+            if not same(properties.get(key), live.properties.get(key))
+        }
+        if not changed:
+            self._adopt_policies(live, definition)
+        elif changed & handler.create_only:
+            self._replace(live, definition, properties)
+        else:
+            self._modify(live, definition, properties)
 
     def _adopt_policies(self, live: Resource, definition: Definition) -> None:
         previous = live.definition
@@ -725,30 +734,27 @@ class _Deployment:
         stack.tell(live.logical_id, made.physical_id, live.type, "UPDATE_COMPLETE")
 
     def _resolve_outputs(self) -> None:
-        scope = self.built.seen_with(self.stack.resources)
-        taken = self.engine.exports(self.stack.region)
-        outputs = []
         try:
-            for name, output in self.built.outputs.items():
-                value = scope.resolve(output.get("Value"), f"Outputs/{name}/Value")
-                if isinstance(value, dict | list):
-                    raise TemplateError(
-                        f"Template format error: the Value of Outputs/{name} must be a string"
-                    )
-                entry = {"OutputKey": name, "OutputValue": as_text(value)}
-                if "Description" in output:
-                    entry["Description"] = str(output["Description"])
-                if "Export" in output:
-                    export = str(scope.resolve(output["Export"]["Name"], f"Outputs/{name}/Export"))
-                    if export in taken and taken[export][0] is not self.stack:
-                        raise TemplateError(
-                            f"Export with name {export} is already exported by stack {taken[export][0].name}."
-                        )
-                    entry["ExportName"] = export
-                outputs.append(entry)
+            self.stack.outputs = [self._output(name, text) for name, text in self.built.outputs.items()]
         except TemplateError as error:
             raise _OperationFailedError(str(error)) from error
-        self.stack.outputs = outputs
+
+    def _output(self, name: str, output: dict[str, Any]) -> dict[str, str]:
+        scope = self.built.seen_with(self.stack.resources)
+        value = scope.resolve(output.get("Value"), f"Outputs/{name}/Value")
+        if isinstance(value, dict | list):
+            raise TemplateError(f"Template format error: the Value of Outputs/{name} must be a string")
+        entry = {"OutputKey": name, "OutputValue": as_text(value)}
+        if "Description" in output:
+            entry["Description"] = str(output["Description"])
+        if "Export" in output:
+            export = str(scope.resolve(output["Export"]["Name"], f"Outputs/{name}/Export"))
+            taken = self.engine.exports(self.stack.region)
+            if export in taken and taken[export][0] is not self.stack:
+                owner = taken[export][0].name
+                raise TemplateError(f"Export with name {export} is already exported by stack {owner}.")
+            entry["ExportName"] = export
+        return entry
 
 
 @dataclass(frozen=True)

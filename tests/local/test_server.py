@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a template reads better in one line
 """The server process itself: its port, who may talk to it, how it ends."""
 
 from __future__ import annotations

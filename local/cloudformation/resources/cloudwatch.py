@@ -1,4 +1,4 @@
-"""AWS::CloudWatch: metric alarms. (Composite alarms and dashboards: nothing here evaluates them.)"""
+"""AWS::CloudWatch: metric alarms. Composite alarms and dashboards are missing: nothing evaluates them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ class Alarm(ResourceType):
 
     type = "AWS::CloudWatch::Alarm"
     applied = words(
-        "AlarmName AlarmDescription ActionsEnabled AlarmActions OKActions InsufficientDataActions MetricName "
-        "Namespace Statistic ExtendedStatistic Dimensions Period Unit EvaluationPeriods DatapointsToAlarm Threshold "
-        "ComparisonOperator TreatMissingData EvaluateLowSampleCountPercentile Metrics ThresholdMetricId Tags"
+        "AlarmName AlarmDescription ActionsEnabled AlarmActions OKActions InsufficientDataActions "
+        "MetricName Namespace Statistic ExtendedStatistic Dimensions Period Unit "
+        "EvaluationPeriods DatapointsToAlarm Threshold ComparisonOperator TreatMissingData "
+        "EvaluateLowSampleCountPercentile Metrics ThresholdMetricId Tags"
     )
     create_only = words("AlarmName")
 

@@ -6,9 +6,17 @@ from local.cloudformation.errors import ResourceError
 from local.cloudformation.resources.base import Created, Properties, ResourceType, Site, pick, rename, words
 
 _CREATE = (
-    "KeySchema AttributeDefinitions BillingMode GlobalSecondaryIndexes LocalSecondaryIndexes ProvisionedThroughput "
-    "SSESpecification DeletionProtectionEnabled TableClass Tags"
-).split()
+    "KeySchema",
+    "AttributeDefinitions",
+    "BillingMode",
+    "GlobalSecondaryIndexes",
+    "LocalSecondaryIndexes",
+    "ProvisionedThroughput",
+    "SSESpecification",
+    "DeletionProtectionEnabled",
+    "TableClass",
+    "Tags",
+)
 _AFTER = ("TimeToLiveSpecification", "PointInTimeRecoverySpecification")
 
 
@@ -64,7 +72,7 @@ class Table(ResourceType):
         """Delete the table, unless deletion protection is on."""
         site.remove("dynamodb", "delete_table", TableName=physical_id)
 
-    def _request(self, properties: Properties, names: list[str] | tuple[str, ...]) -> Properties:
+    def _request(self, properties: Properties, names: tuple[str, ...]) -> Properties:
         request = pick(properties, names)
         if "SSESpecification" in request:
             request["SSESpecification"] = rename(request["SSESpecification"], {"SSEEnabled": "Enabled"})
@@ -94,7 +102,7 @@ class Table(ResourceType):
     def _after(self, site: Site, name: str, old: Properties, new: Properties) -> None:
         before, after = (item.get("TimeToLiveSpecification") for item in (old, new))
         if after != before:
-            specification = after or {**before, "Enabled": False}
+            specification = after or {**(before or {}), "Enabled": False}
             site.call(
                 "dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=specification
             )

@@ -21,8 +21,8 @@ class Repository(ResourceType):
 
     type = "AWS::ECR::Repository"
     applied = words(
-        "RepositoryName ImageScanningConfiguration ImageTagMutability EncryptionConfiguration EmptyOnDelete "
-        "LifecyclePolicy RepositoryPolicyText Tags"
+        "RepositoryName ImageScanningConfiguration ImageTagMutability EncryptionConfiguration "
+        "EmptyOnDelete LifecyclePolicy RepositoryPolicyText Tags"
     )
     create_only = words("RepositoryName EncryptionConfiguration")
 

@@ -10,7 +10,8 @@ class Key(ResourceType):
 
     type = "AWS::KMS::Key"
     applied = words(
-        "Description EnableKeyRotation Enabled KeyPolicy KeySpec KeyUsage MultiRegion PendingWindowInDays Tags"
+        "Description EnableKeyRotation Enabled KeyPolicy KeySpec KeyUsage MultiRegion "
+        "PendingWindowInDays Tags"
     )
     create_only = words("KeySpec KeyUsage MultiRegion")
 

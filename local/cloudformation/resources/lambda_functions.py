@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
+from typing import ClassVar
 
 from local.cloudformation.errors import ResourceError
 from local.cloudformation.resources.base import (
@@ -22,8 +23,8 @@ from local.cloudformation.resources.base import (
 )
 
 _CONFIGURATION = words(
-    "Description Environment EphemeralStorage Handler Layers LoggingConfig MemorySize Role Runtime Timeout "
-    "TracingConfig DeadLetterConfig"
+    "Description Environment EphemeralStorage Handler Layers LoggingConfig MemorySize Role "
+    "Runtime Timeout TracingConfig DeadLetterConfig"
 )
 _RESET: Properties = {
     "Description": "",
@@ -44,7 +45,7 @@ class Function(ResourceType):
     applied = _CONFIGURATION | words(
         "FunctionName Code PackageType Architectures ReservedConcurrentExecutions Tags"
     )
-    inert = {
+    inert: ClassVar = {
         "KmsKeyArn": "nothing is encrypted at rest on one machine",
         "RuntimeManagementConfig": "there is one runtime: the interpreter that the machine has",
     }
@@ -136,9 +137,10 @@ class Permission(ResourceType):
 
     type = "AWS::Lambda::Permission"
     applied = words(
-        "Action FunctionName Principal SourceAccount SourceArn EventSourceToken PrincipalOrgID FunctionUrlAuthType"
+        "Action FunctionName Principal SourceAccount SourceArn EventSourceToken PrincipalOrgID "
+        "FunctionUrlAuthType"
     )
-    inert = {"InvokedViaFunctionUrl": "narrows a grant; the embedded AWS enforces none"}
+    inert: ClassVar = {"InvokedViaFunctionUrl": "narrows a grant; the embedded AWS enforces none"}
     required = words("Action FunctionName Principal")
     create_only = applied | words("InvokedViaFunctionUrl")
 
@@ -157,8 +159,9 @@ class Permission(ResourceType):
 
 
 _MAPPING = words(
-    "BatchSize BisectBatchOnFunctionError DestinationConfig Enabled FilterCriteria FunctionName FunctionResponseTypes "
-    "MaximumBatchingWindowInSeconds MaximumRecordAgeInSeconds MaximumRetryAttempts ParallelizationFactor ScalingConfig"
+    "BatchSize BisectBatchOnFunctionError DestinationConfig Enabled FilterCriteria "
+    "FunctionName FunctionResponseTypes MaximumBatchingWindowInSeconds "
+    "MaximumRecordAgeInSeconds MaximumRetryAttempts ParallelizationFactor ScalingConfig"
 )
 
 

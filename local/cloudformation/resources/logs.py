@@ -1,6 +1,8 @@
-"""AWS::Logs: log groups. (No metric filters: nothing here evaluates them.)"""
+"""AWS::Logs: log groups. Metric filters are missing: nothing here evaluates them."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from local.cloudformation.resources.base import (
     Created,
@@ -17,7 +19,9 @@ class LogGroup(ResourceType):
 
     type = "AWS::Logs::LogGroup"
     applied = words("LogGroupName RetentionInDays KmsKeyId Tags")
-    inert = {"LogGroupClass": "STANDARD and INFREQUENT_ACCESS differ in price and queries, not in storage"}
+    inert: ClassVar = {
+        "LogGroupClass": "STANDARD and INFREQUENT_ACCESS differ in price and queries, not in storage"
+    }
     create_only = words("LogGroupName")
 
     def create(self, site: Site, properties: Properties) -> Created:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
 from urllib.parse import unquote, urlparse
 
 from local.cloudformation.errors import ResourceError
@@ -14,7 +15,7 @@ class NestedStack(ResourceType):
 
     type = "AWS::CloudFormation::Stack"
     applied = words("Parameters TemplateURL Tags")
-    inert = {
+    inert: ClassVar = {
         "NotificationARNs": "stack events are read, not sent",
         "TimeoutInMinutes": "local resources settle within their own limits",
     }

@@ -23,8 +23,9 @@ class Bucket(ResourceType):
 
     type = "AWS::S3::Bucket"
     applied = words(
-        "BucketName VersioningConfiguration BucketEncryption PublicAccessBlockConfiguration OwnershipControls "
-        "LifecycleConfiguration NotificationConfiguration CorsConfiguration ObjectLockEnabled Tags"
+        "BucketName VersioningConfiguration BucketEncryption PublicAccessBlockConfiguration "
+        "OwnershipControls LifecycleConfiguration NotificationConfiguration CorsConfiguration "
+        "ObjectLockEnabled Tags"
     )
     create_only = words("BucketName ObjectLockEnabled")
 
@@ -123,8 +124,9 @@ def _lifecycle_rule(rule: Properties) -> Properties:
             for item in rule["NoncurrentVersionTransitions"]
         ]
     handled = words(
-        "Id Status Prefix ObjectSizeGreaterThan ObjectSizeLessThan TagFilters AbortIncompleteMultipartUpload "
-        "NoncurrentVersionExpiration NoncurrentVersionExpirationInDays ExpirationInDays ExpirationDate "
+        "Id Status Prefix ObjectSizeGreaterThan ObjectSizeLessThan TagFilters "
+        "AbortIncompleteMultipartUpload NoncurrentVersionExpiration "
+        "NoncurrentVersionExpirationInDays ExpirationInDays ExpirationDate "
         "ExpiredObjectDeleteMarker Transitions NoncurrentVersionTransitions"
     )
     return built | without(rule, *handled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import ClassVar
 
 from local.cloudformation.errors import ResourceError
 from local.cloudformation.resources.base import Created, Properties, ResourceType, Site, pick, without, words
@@ -40,7 +41,8 @@ class Pipeline(ResourceType):
 
     type = "AWS::SageMaker::Pipeline"
     applied = words(
-        "PipelineName PipelineDisplayName PipelineDescription PipelineDefinition ParallelismConfiguration RoleArn Tags"
+        "PipelineName PipelineDisplayName PipelineDescription PipelineDefinition "
+        "ParallelismConfiguration RoleArn Tags"
     )
     required = words("PipelineName PipelineDefinition RoleArn")
     create_only = words("PipelineName")
@@ -93,7 +95,7 @@ class Model(ResourceType):
 
     type = "AWS::SageMaker::Model"
     applied = words("ModelName PrimaryContainer Containers ExecutionRoleArn Tags")
-    inert = {
+    inert: ClassVar = {
         "EnableNetworkIsolation": "a local process has no network of its own to cut off",
         "VpcConfig": "there is no VPC on one machine",
     }
@@ -125,7 +127,7 @@ class EndpointConfig(ResourceType):
 
     type = "AWS::SageMaker::EndpointConfig"
     applied = words("EndpointConfigName ProductionVariants DataCaptureConfig Tags")
-    inert = {"KmsKeyId": "nothing is encrypted at rest on one machine"}
+    inert: ClassVar = {"KmsKeyId": "nothing is encrypted at rest on one machine"}
     required = words("ProductionVariants")
     create_only = words("EndpointConfigName ProductionVariants DataCaptureConfig KmsKeyId")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from local.cloudformation.resources.base import Created, Properties, ResourceType, Site, pick, without, words
 
 
@@ -10,10 +12,10 @@ class Schedule(ResourceType):
 
     type = "AWS::Scheduler::Schedule"
     applied = words(
-        "Name Description EndDate FlexibleTimeWindow GroupName ScheduleExpression ScheduleExpressionTimezone "
-        "StartDate State Target"
+        "Name Description EndDate FlexibleTimeWindow GroupName ScheduleExpression "
+        "ScheduleExpressionTimezone StartDate State Target"
     )
-    inert = {"KmsKeyArn": "nothing is encrypted at rest on one machine"}
+    inert: ClassVar = {"KmsKeyArn": "nothing is encrypted at rest on one machine"}
     required = words("FlexibleTimeWindow ScheduleExpression Target")
     create_only = words("Name GroupName")
 

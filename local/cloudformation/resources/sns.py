@@ -28,8 +28,8 @@ class Topic(ResourceType):
 
     type = "AWS::SNS::Topic"
     applied = words(
-        "TopicName DisplayName FifoTopic KmsMasterKeyId ContentBasedDeduplication SignatureVersion TracingConfig "
-        "Subscription Tags"
+        "TopicName DisplayName FifoTopic KmsMasterKeyId ContentBasedDeduplication "
+        "SignatureVersion TracingConfig Subscription Tags"
     )
     create_only = words("TopicName FifoTopic")
 
@@ -123,8 +123,8 @@ class Subscription(ResourceType):
 
     type = "AWS::SNS::Subscription"
     applied = words(
-        "TopicArn Protocol Endpoint FilterPolicy FilterPolicyScope RawMessageDelivery RedrivePolicy DeliveryPolicy "
-        "SubscriptionRoleArn"
+        "TopicArn Protocol Endpoint FilterPolicy FilterPolicyScope RawMessageDelivery "
+        "RedrivePolicy DeliveryPolicy SubscriptionRoleArn"
     )
     required = words("TopicArn Protocol")
     create_only = words("TopicArn Protocol Endpoint")

@@ -40,9 +40,10 @@ class Queue(ResourceType):
 
     type = "AWS::SQS::Queue"
     applied = words(
-        "QueueName FifoQueue ContentBasedDeduplication DelaySeconds MaximumMessageSize MessageRetentionPeriod "
-        "ReceiveMessageWaitTimeSeconds RedrivePolicy RedriveAllowPolicy VisibilityTimeout KmsMasterKeyId "
-        "KmsDataKeyReusePeriodSeconds SqsManagedSseEnabled DeduplicationScope FifoThroughputLimit Tags"
+        "QueueName FifoQueue ContentBasedDeduplication DelaySeconds MaximumMessageSize "
+        "MessageRetentionPeriod ReceiveMessageWaitTimeSeconds RedrivePolicy RedriveAllowPolicy "
+        "VisibilityTimeout KmsMasterKeyId KmsDataKeyReusePeriodSeconds SqsManagedSseEnabled "
+        "DeduplicationScope FifoThroughputLimit Tags"
     )
     create_only = words("QueueName FifoQueue")
 

@@ -71,8 +71,8 @@ class StateMachine(ResourceType):
 
     type = "AWS::StepFunctions::StateMachine"
     applied = words(
-        "Definition DefinitionString DefinitionS3Location DefinitionSubstitutions LoggingConfiguration RoleArn "
-        "StateMachineName StateMachineType Tags TracingConfiguration"
+        "Definition DefinitionString DefinitionS3Location DefinitionSubstitutions "
+        "LoggingConfiguration RoleArn StateMachineName StateMachineType Tags TracingConfiguration"
     )
     required = words("RoleArn")
     create_only = words("StateMachineName StateMachineType")
