@@ -98,19 +98,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             display.line("stopped: everything that the demo started has been ended", "warn")
             return INTERRUPTED
-        closing.show(display, result)
-        result.write(given.output / "result.json")
-        from demo import report  # matplotlib: only now, when nothing else needs the memory
+        return conclude(result, given.output, display)
 
-        page = given.output / "report.html"
-        page.write_text(report.render(result), encoding="utf-8")
-        display.done(f"report: {_short(page)}")
-        if not result.passed:
-            failed = ", ".join(check.name for check in result.checks if not check.passed)
-            display.line(f"the demo failed its own check: {failed}", "bad")
-            return CHECK_FAILED
-        display.done("corrections in, a better model out")
-        return 0
+
+def conclude(result: Result, output: Path, display: Display) -> int:
+    """Show the figures, write result and report; return the exit code."""
+    from demo import report  # matplotlib: only now, when nothing else needs the memory
+
+    closing.show(display, result)
+    result.write(output / "result.json")
+    page = output / "report.html"
+    page.write_text(report.render(result), encoding="utf-8")
+    display.done(f"report: {_short(page)}")
+    if not result.passed:
+        failed = ", ".join(check.name for check in result.checks if not check.passed)
+        display.line(f"the demo failed its own check: {failed}", "bad")
+        return CHECK_FAILED
+    display.done("corrections in, a better model out")
+    return 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
