@@ -57,11 +57,11 @@ class _MixerBlock(nn.Module):
         super().__init__()
         self.token_norm = nn.LayerNorm(width)
         self.token_mixing = nn.Sequential(
-            nn.Linear(tokens, 2 * tokens), nn.GELU(), nn.Linear(2 * tokens, tokens)
+            nn.Linear(tokens, 2 * tokens), nn.ReLU(), nn.Linear(2 * tokens, tokens)
         )
         self.channel_norm = nn.LayerNorm(width)
         self.channel_mixing = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class ConvMixer(nn.Module):
     """MLP-Mixer (Tolstikhin et al. 2021) on convolutional tokens.
 
     A plain patch embedding needs far more images than a team's corrections hold; two convolutions
-    in front of the mixer give it the locality that it would otherwise have to learn.
+    in front of the mixer give it the locality that it would otherwise have to learn. ReLU stands in for
+    GELU, which took a fifth of a step on a CPU.
     """
 
     TOKENS_PER_SIDE = 4
