@@ -33,11 +33,11 @@ INTERRUPTED = 130
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    wanted = os.environ.get("PORT")
     parser.add_argument(
         "--port",
-        type=int,
-        default=int(wanted) if wanted else None,
+        type=_port,
+        # A text default goes through the same check as a text from the command line.
+        default=os.environ.get("PORT") or None,
         help="port of the embedded AWS on the loopback interface (default: PORT, else a free one)",
     )
     parser.add_argument(
@@ -45,6 +45,12 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--template", type=Path, default=ROOT / "template.yaml", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number (1 to 65535)")
+    return int(text)
 
 
 def play(port: int, output: Path, template: Path, display: Display, meter: MemoryMeter) -> Result:
@@ -96,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             display.failure(error)
             return FAILED
         except KeyboardInterrupt:
+            display.doing("")
             display.line("stopped: everything that the demo started has been ended", "warn")
             return INTERRUPTED
         return conclude(result, given.output, display)

@@ -109,7 +109,7 @@ def test_shows_models_and_which_is_in_service(truthloop: Command, aws: Clients, 
     arns = [
         sagemaker.create_model_package(
             ModelPackageGroupName="truthloop-models",
-            ModelApprovalStatus="PendingManualApproval",
+            ModelApprovalStatus=status,
             ModelPackageDescription="test",
             CustomerMetadataProperties={
                 "generation": "g00000001",
@@ -119,9 +119,12 @@ def test_shows_models_and_which_is_in_service(truthloop: Command, aws: Clients, 
                 "reason": "it is the better one",
             },
         )["ModelPackageArn"]
-        for candidate, accuracy, recommended in (("old", "0.912", "false"), ("new", "0.955", "true"))
+        # moto forgets the metadata of a package that is updated, so each is made with its status.
+        for candidate, accuracy, recommended, status in (
+            ("old", "0.912", "false", "PendingManualApproval"),
+            ("new", "0.955", "true", "Approved"),
+        )
     ]
-    sagemaker.update_model_package(ModelPackageArn=arns[1], ModelApprovalStatus="Approved")
     sagemaker.create_model(
         ModelName="truthloop-g00000001-new",
         ExecutionRoleArn="arn:aws:iam::123456789012:role/endpoint",

@@ -242,6 +242,9 @@ def test_the_port_comes_from_the_option_or_the_environment(monkeypatch: pytest.M
     monkeypatch.setenv("PORT", "4567")
     assert options([]).port == 4567
     assert options(["--port", "5000"]).port == 5000
+    monkeypatch.setenv("PORT", "nonsense")
+    with pytest.raises(SystemExit):
+        options([])
     monkeypatch.delenv("PORT")
     assert options([]).port is None
 
