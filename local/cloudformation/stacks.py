@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -525,9 +524,11 @@ class Engine:
         stack.become("CREATE_IN_PROGRESS")
         self._create(stack, built)
         if stack.status != "CREATE_COMPLETE":
-            raise ResourceError(
-                f"Embedded stack {stack.id} was not successfully created: {_first_failure(stack)}"
-            )
+            reason = _first_failure(stack)
+            # The parent never had it, so its rollback will not take it away.
+            stack.become("DELETE_IN_PROGRESS")
+            self._delete(stack, set())
+            raise ResourceError(f"Embedded stack {stack.id} was not successfully created: {reason}")
         return stack.id, {output["OutputKey"]: output["OutputValue"] for output in stack.outputs}
 
     def update_nested(
@@ -827,10 +828,3 @@ def _first_failure(stack: Stack, since: int = 0) -> str:
         if event.status.endswith("_FAILED") and event.reason:
             return f"{event.logical_id} ({event.type}): {event.reason}"
     return stack.reason or stack.status
-
-
-def wait_until_idle(stack: Stack, timeout_s: float) -> None:
-    """Wait for the running operation of ``stack``."""
-    deadline = time.monotonic() + timeout_s
-    while stack.busy and time.monotonic() < deadline:
-        time.sleep(0.05)

@@ -342,6 +342,58 @@ def test_a_nested_failure_names_the_resource(server: Any, name: str) -> None:
 
     assert status(server, name) == "ROLLBACK_COMPLETE"
     assert "Deep (AWS::SQS::Queue): Encountered unsupported property Colour" in failures(server, name)[0]
+    listed = server.client("cloudformation").list_stacks()["StackSummaries"]
+    assert [item["StackStatus"] for item in listed if item["StackName"].startswith(f"{name}-Inner")] == [
+        "DELETE_COMPLETE"
+    ]
+
+
+def test_an_endpoint_that_cannot_serve_is_taken_away(server: Any, name: str) -> None:
+    # Given a model whose artefact is missing
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "sts:AssumeRole",
+                "Principal": {"Service": "sagemaker.amazonaws.com"},
+            }
+        ],
+    }
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-inference:latest"
+    variant = {
+        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
+        "VariantName": "v",
+        "InitialInstanceCount": "1",
+        "InstanceType": "ml.g4dn.xlarge",
+        "InitialVariantWeight": 1,
+    }
+    resources = {
+        "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust}},
+        "Model": {
+            "Type": "AWS::SageMaker::Model",
+            "Properties": {"ExecutionRoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
+                           "PrimaryContainer": {"Image": image, "ModelDataUrl": f"s3://{name}/model.tar.gz"}},
+        },
+        "Config": {"Type": "AWS::SageMaker::EndpointConfig", "Properties": {"ProductionVariants": [variant]}},
+        "Endpoint": {
+            "Type": "AWS::SageMaker::Endpoint",
+            "Properties": {"EndpointConfigName": {"Fn::GetAtt": ["Config", "EndpointConfigName"]}},
+        },
+    }  # fmt: skip
+    server.client("s3").create_bucket(Bucket=name)
+
+    # When
+    create(server, name, {"Resources": resources})
+
+    # Then
+    assert status(server, name) == "ROLLBACK_COMPLETE"
+    assert failures(server, name)[0].startswith(
+        "Endpoint (AWS::SageMaker::Endpoint): the endpoint is Failed: "
+    )
+    sagemaker = server.client("sagemaker")
+    assert not sagemaker.list_endpoints(NameContains=name)["Endpoints"]
+    assert not sagemaker.list_models(NameContains=name)["Models"]
 
 
 def test_the_type_of_a_resource_cannot_change(server: Any, name: str) -> None:

@@ -285,6 +285,16 @@ def test_large_and_chunked_bodies_arrive_whole(server: Any) -> None:
     assert head["ContentLength"] == len(body)
 
 
+def test_buckets_have_hosts_of_their_own(server: Any) -> None:
+    server.client("s3").create_bucket(Bucket="hosted")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+
+    connection.request("PUT", "/a/key", body=b"value", headers={"Host": f"hosted.localhost:{server.port}"})
+    assert connection.getresponse().status == 200
+
+    assert server.client("s3").get_object(Bucket="hosted", Key="a/key")["Body"].read() == b"value"
+
+
 @pytest.mark.parametrize(
     ("service", "operation"), [("cloudformation", "list_types"), ("ecr", "describe_pull_through_cache_rules")]
 )

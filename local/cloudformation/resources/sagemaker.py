@@ -170,7 +170,11 @@ class Endpoint(ResourceType):
         name = str(properties.get("EndpointName") or site.name(63))
         request = pick(properties, ("EndpointConfigName", "Tags"))
         site.call("sagemaker", "create_endpoint", EndpointName=name, **request)
-        return self._settled(site, name)
+        try:
+            return self._settled(site, name)
+        except Exception:
+            site.remove("sagemaker", "delete_endpoint", EndpointName=name)
+            raise
 
     def update(self, site: Site, physical_id: str, old: Properties, new: Properties) -> Created:
         """Update the endpoint and wait until it is in service again."""
