@@ -613,7 +613,6 @@ class _Deployment:
         if failed:
             raise _OperationFailedError(
                 f"The following resource(s) failed to create: [{', '.join(failed)}]. "
-                "Rollback requested by user."
             )
 
     def _one(self, definition: Definition) -> None:
