@@ -107,7 +107,8 @@ class CloudFormationApi(BaseResponse):
 
     def describe_stack_resources(self) -> ActionResult:
         """DescribeStackResources."""
-        stack, name = self._stack(), self._get_param("LogicalResourceId")
+        physical_id, name = self._get_param("PhysicalResourceId"), self._get_param("LogicalResourceId")
+        stack = self._stack() if physical_id is None else self.engine.owner(physical_id, self.region)
         found = [item for item in stack.resources.values() if name in (None, item.logical_id)]
         return ActionResult({"StackResources": [_resource(stack, item) for item in found]})
 

@@ -183,6 +183,13 @@ class Engine:
         with self._lock:
             return [stack for stack in reversed(self.stacks.values()) if stack.region == region]
 
+    def owner(self, physical_id: str, region: str) -> Stack:
+        """Return the stack that a live resource belongs to."""
+        for stack in self.all(region):
+            if any(item.physical_id == physical_id for item in stack.resources.values()):
+                return stack
+        raise TemplateError(f"Stack for {physical_id} does not exist")
+
     def exports(self, region: str) -> dict[str, tuple[Stack, str]]:
         """Return the exported values of the region by name."""
         return {

@@ -1125,5 +1125,9 @@ def test_templates_and_summaries(stacks: Stacks) -> None:
     validated = client.validate_template(TemplateBody=text)
     assert validated["DeclaredTransforms"] == ["AWS::Serverless-2016-10-31"]
     assert name in [item["StackName"] for item in client.list_stacks()["StackSummaries"]]
-    assert client.describe_stack_resource(StackName=name, LogicalResourceId="Machine")["StackResourceDetail"]
+    found = client.describe_stack_resource(StackName=name, LogicalResourceId="Machine")["StackResourceDetail"]
+    by_id = client.describe_stack_resources(PhysicalResourceId=found["PhysicalResourceId"])["StackResources"]
+    assert {item["StackName"] for item in by_id} == {name}
+    with pytest.raises(ClientError, match="Stack for nobody does not exist"):
+        client.describe_stack_resources(PhysicalResourceId="nobody")
     assert client.get_paginator("list_stack_resources").paginate(StackName=name).build_full_result()
