@@ -60,7 +60,6 @@ def start(port: int, region: str = "us-east-1") -> LocalAws:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         from moto.core.config import default_user_config
 
-        default_user_config["stepfunctions"] = {"execute_state_machine": True}
         # SAM attaches AWS's own policies (X-Ray, basic execution); a role must find them.
         default_user_config["iam"] = {"load_aws_managed_policies": True}
         aws.share_service_models()
