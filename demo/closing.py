@@ -16,8 +16,6 @@ LEAST_DROP = 0.10
 LEAST_RISE = 0.10
 """The new model must be better on the exam by at least this much: far above chance with 269 images."""
 
-MEMORY_LIMIT_BYTES = int(2.5 * 2**30)
-
 
 def collect(cloud: Cloud, outputs: Outputs, result: Result, runs: list[str], monitor_jobs: list[str]) -> None:
     """Read what the timeline, the decision log and the costs need."""
