@@ -70,7 +70,7 @@ def play(port: int, output: Path, template: Path, display: Display, meter: Memor
                 story.play()
             finally:
                 story.watcher.close_timeline()
-            closing.collect(cloud, outputs, result, story.runs, story.monitor_jobs)
+            closing.collect(cloud, outputs, result, story.runs, story.monitor.jobs)
         except (ClientError, BotoCoreError) as error:
             process.require_alive()
             raise StoryError(f"an AWS call failed: {error}", process.last_lines()) from error

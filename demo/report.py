@@ -11,7 +11,7 @@ from pathlib import Path
 from demo import plots
 from demo.closing import cost_rows, decision_row
 from demo.result import Result
-from demo.story import evaluation_rows
+from demo.telling import evaluation_rows
 
 STYLE = Path(__file__).with_name("report.css")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,10 @@ from demo import corrections, diagnosis, digits, traffic
 from demo.cloud import Cloud, Outputs, wait_for
 from demo.display import Display
 from demo.errors import StoryError
-from demo.result import Example, Result, Span
+from demo.inbox import Inbox
+from demo.monitoring import Monitor
+from demo.result import Result, Span
+from demo.telling import estimate, evaluation_rows, examples, milliseconds
 from demo.traffic import Client, Reply, Stream
 from demo.watching import Watcher
 
@@ -54,9 +55,10 @@ class Story:
     result: Result
     watcher: Watcher = field(init=False)
     client: Client = field(init=False)
+    inbox: Inbox = field(init=False)
+    monitor: Monitor = field(init=False)
     stream: Stream | None = None
     runs: list[str] = field(default_factory=list)
-    monitor_jobs: list[str] = field(default_factory=list)
     drift_replies: list[Reply] = field(default_factory=list)
     exam_before: list[Reply] = field(default_factory=list)
     triggered: set[str] = field(default_factory=set)
@@ -64,6 +66,8 @@ class Story:
     def __post_init__(self) -> None:
         self.watcher = Watcher(self.cloud, self.outputs, self.display, self.result)
         self.client = Client(self.cloud.client("sagemaker-runtime"), self.outputs.endpoint)
+        self.inbox = Inbox(self.cloud, self.outputs, self.display)
+        self.monitor = Monitor(self.watcher, self.client)
 
     def play(self) -> None:
         """Tell the whole story; end the stream of requests whatever happens."""
@@ -117,20 +121,20 @@ class Story:
         self.result.accuracy["everyday"] = traffic.accuracy(replies)
         self.display.done(
             f"{len(replies)} held-back digits: {traffic.accuracy(replies):.1%} right "
-            f"({_milliseconds(replies)} median)"
+            f"({milliseconds(replies)} median)"
         )
         audited = corrections.audit(replies[:AUDITED], "audit.jsonl")
         known = self.watcher.retrain_executions()
-        self._upload([audited])
-        self._wait_until_accepted(AUDITED)
+        self.inbox.upload([audited])
+        self.inbox.wait_until_accepted(AUDITED)
         self.display.done(f"an auditor labelled {AUDITED} of the answers, right or wrong: accepted")
-        report = self._monitor(started)
+        report = self.monitor.run(started)
         if report["violations"]:
             raise StoryError(
                 f"the monitor reports a violation on undrifted traffic ({report['violations']}): "
                 "the first model is not good enough for the threshold in demo/parameters.json"
             )
-        self.display.done(f"the monitor finds no violation: {_estimate(report)}")
+        self.display.done(f"the monitor finds no violation: {estimate(report)}")
         for item in self._wait_for_new_executions(known):
             self._tell_decision_of(item)
 
@@ -159,15 +163,15 @@ class Story:
         good = sum(upload.good for upload in uploads)
         bad = sum(upload.bad for upload in uploads)
         self.result.mark(time.time(), "corrections uploaded")
-        self._upload([*uploads, uploads[0]])
+        self.inbox.upload([*uploads, uploads[0]])
         self.display.done(
             f"{good} corrections in {FILES} files, {bad} bad records among them, "
             f"{uploads[0].name} uploaded twice"
         )
         # The second upload of a file is another version of the object: its lines are accepted again and
         # must count once.
-        self._wait_until_accepted(AUDITED + good + uploads[0].good, labels=AUDITED + good)
-        self._wait_until_quarantined(bad)
+        self.inbox.wait_until_accepted(AUDITED + good + uploads[0].good, labels=AUDITED + good)
+        self.result.quarantine = self.inbox.wait_until_quarantined(bad)
         self.result.counts.update({"corrections": good, "bad_records": bad})
         self.display.done(f"accepted: {good} corrections")
         reasons = Counter(item["reason"] for item in self.result.quarantine)
@@ -178,12 +182,12 @@ class Story:
     def detect_and_retrain(self) -> None:
         """Run the monitor; violation, alarm and ground truth together must start exactly one run."""
         self.display.chapter("The monitor looks: violation, alarm, one retrain")
-        report = self._monitor(self.drift_started)
+        report = self.monitor.run(self.drift_started)
         if not report["violations"]:
-            raise StoryError(f"the monitor reports no violation on drifted traffic: {_estimate(report)}")
+            raise StoryError(f"the monitor reports no violation on drifted traffic: {estimate(report)}")
         self.result.mark(time.time(), "violation")
         self.display.line(f"violation: {report['violations'][0]['description']}", "warn")
-        self.display.line(_estimate(report))
+        self.display.line(estimate(report))
         run = self.watcher.wait_for_run(self.runs_before)
         self.result.mark(time.time(), "retrain starts")
         exam = digits.drift_all(digits.split("exam"))
@@ -202,7 +206,7 @@ class Story:
         self.stream_started = time.time()
         self.stream.start()
         self.display.done("requests go on beside the training from here to the end")
-        self._wait_for_alarm()
+        self.monitor.wait_for_alarm()
         self._follow(run)
         ended = self.watcher.wait_until_quiet(self.outputs.retrain_machine, self.triggered)
         self.result.counts["trigger_executions"] = len(ended)
@@ -226,7 +230,7 @@ class Story:
         self.result.accuracy["everyday_after"] = traffic.accuracy(everyday)
         self.result.before = traffic.confusion(self.exam_before)
         self.result.after = traffic.confusion(after)
-        self.result.examples = _examples(self.exam_before, after)
+        self.result.examples = examples(self.exam_before, after)
         self.display.done(
             f"exam: {self.result.accuracy['exam_before']:.1%} before, "
             f"{self.result.accuracy['exam_after']:.1%} after"
@@ -330,93 +334,6 @@ class Story:
             )
         return replies
 
-    def _upload(self, uploads: Sequence[corrections.Upload]) -> None:
-        prefix = self.outputs.inbox.rstrip("/")
-        for upload in uploads:
-            self.cloud.client("s3").put_object(
-                Bucket=self.outputs.bucket, Key=f"{prefix}/demo/{upload.name}", Body=upload.body
-            )
-
-    def _wait_until_accepted(self, lines: int, labels: int | None = None) -> None:
-        """Wait until so many lines stand under accepted/; they must be of exactly ``labels`` requests."""
-        self.display.doing("waiting for the ingest function")
-
-        def look() -> list[dict[str, Any]] | None:
-            found = list(self.cloud.lines(self.outputs.bucket, "ground-truth/accepted/"))
-            return found if len(found) >= lines else None
-
-        found = wait_for(f"the acceptance of {lines} ground-truth records", look, 60)
-        different = {item["eventMetadata"]["eventId"] for item in found}
-        if len(different) != (labels or lines):
-            raise StoryError(
-                f"accepted were labels for {len(different)} requests instead of {labels or lines}: see "
-                "ground-truth/quarantine/ for what was rejected"
-            )
-        self.display.doing("")
-
-    def _wait_until_quarantined(self, count: int) -> None:
-        def look() -> list[dict[str, Any]] | None:
-            found = list(self.cloud.lines(self.outputs.bucket, "ground-truth/quarantine/"))
-            return found if len(found) >= count else None
-
-        self.result.quarantine = wait_for(f"the quarantine of {count} bad records", look, 30)
-
-    def _monitor(self, start: datetime) -> dict[str, Any]:
-        """Run the monitor by hand over the window since ``start``; return what it found."""
-        self._wait_for_captures()
-        answer = self.cloud.client("lambda").invoke(
-            FunctionName=self.outputs.monitor_function,
-            # The capture's times are whole seconds.
-            Payload=json.dumps(
-                {
-                    "start": _iso(start.replace(microsecond=0)),
-                    "end": _iso(datetime.now(UTC) + timedelta(seconds=1)),
-                }
-            ),
-        )
-        if "FunctionError" in answer:
-            raise StoryError("the run-monitor function failed", diagnosis.function_error(answer))
-        name = json.loads(answer["Payload"].read())["processingJobName"]
-        self.monitor_jobs.append(name)
-        self.display.line(f"monitor job {name}")
-        job = self.watcher.follow_job(name)
-        uri = job["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"].rstrip("/")
-        bucket, prefix = uri.removeprefix("s3://").split("/", 1)
-        keys = self.cloud.keys(bucket, prefix + "/")
-        report: dict[str, Any] = {
-            "job": name,
-            "statistics": self.cloud.read_json(f"{uri}/statistics.json"),
-            "violations": [],
-        }
-        if f"{prefix}/constraint_violations.json" in keys:
-            report["violations"] = self.cloud.read_json(f"{uri}/constraint_violations.json")["violations"]
-        self.result.monitor.append(report)
-        return report
-
-    def _wait_for_captures(self) -> None:
-        """Wait until the data capture holds every answered request: on AWS, too, it comes a little later."""
-        wanted = sum(not reply.error for reply in self.client.replies)
-        self.display.doing("waiting for the data capture")
-
-        def look() -> int | None:
-            found = sum(1 for _ in self.cloud.lines(self.outputs.bucket, f"capture/{self.outputs.endpoint}/"))
-            return found if found >= wanted else None
-
-        wait_for(f"the capture of {wanted} requests", look, 60, interval=0.5)
-        self.display.doing("")
-
-    def _wait_for_alarm(self) -> None:
-        self.display.doing(f"waiting for the alarm {self.outputs.alarm}")
-
-        def look() -> str | None:
-            found = self.cloud.client("cloudwatch").describe_alarms(AlarmNames=[self.outputs.alarm])
-            alarm = found["MetricAlarms"][0]
-            return alarm["StateReason"] if alarm["StateValue"] == "ALARM" else None
-
-        reason = wait_for(f"the alarm {self.outputs.alarm}", look, 60)
-        self.result.mark(time.time(), "alarm")
-        self.display.line(f"alarm {self.outputs.alarm}: {reason}", "warn")
-
     def _wait_for_new_executions(self, known: set[str]) -> list[dict[str, Any]]:
         """Wait for the executions that an event has started; there must be one."""
 
@@ -434,68 +351,3 @@ class Story:
                     f"the {AUDITED} new labels started the state machine, which decided: "
                     f"{decision['outcome']}: {decision.get('message') or decision['reason']}"
                 )
-
-
-def evaluation_rows(evaluation: dict[str, Any]) -> list[list[str]]:
-    """Return one row per model of an evaluation.json, the champion first."""
-    rows = []
-    for name in ("champion", "old", "new"):
-        model = evaluation["models"].get(name)
-        if not model:
-            continue
-        low, high = model["accuracyInterval"]
-        newest = model.get("newestCorrections") or {}
-        against = evaluation["comparisons"].get(name)
-        rows.append(
-            [
-                name,
-                model["architecture"],
-                f"{model['accuracy']:.1%}",
-                f"{low:.1%}–{high:.1%}",
-                f"{model['macroF1']:.3f}",
-                f"{newest['accuracy']:.1%} of {newest['examples']}" if newest.get("examples") else "",
-                _against(against) if against else "",
-            ]
-        )
-    return rows
-
-
-def _against(comparison: dict[str, Any]) -> str:
-    low, high = comparison["interval"]
-    return f"{comparison['accuracyDifference'] * 100:+.1f} points ({low * 100:+.1f} to {high * 100:+.1f})"
-
-
-def _estimate(report: dict[str, Any]) -> str:
-    """Say how the monitor arrived at its figure; a report without an estimate says that instead."""
-    said = report["statistics"]["truthloop"]
-    captured = said["observations"]["captured"]
-    if said["accuracy"] is None:
-        return (
-            f"insufficient evidence: {said['labels']} labels among {captured} captured predictions, "
-            f"{said['minimumLabels']} are wanted"
-        )
-    limit = "at most " if said["estimator"] == "corrections_upper_bound" else ""
-    return (
-        f"{limit}{said['accuracy']:.1%} right by {said['labels']} labels among {captured} captured "
-        f"predictions (estimator {said['estimator']}, threshold {said['threshold']:.0%})"
-    )
-
-
-def _examples(before: Sequence[Reply], after: Sequence[Reply]) -> list[Example]:
-    """Return the first exam images of each label, two of each, whether the answers are right or not."""
-    chosen: Counter[str] = Counter()
-    found = []
-    for old, new in zip(before, after, strict=True):
-        if chosen[old.digit.label] < 2:
-            chosen[old.digit.label] += 1
-            png = base64.b64encode(old.digit.png).decode()
-            found.append(Example(png, old.digit.label, old.label, new.label))
-    return sorted(found, key=lambda example: example.label)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _milliseconds(replies: Sequence[Reply]) -> str:
-    return f"{sorted(reply.seconds for reply in replies)[len(replies) // 2] * 1000:.0f} ms"

@@ -232,7 +232,7 @@ def test_labels_that_are_not_accepted_are_named(story: Story, cloud: Cloud) -> N
     cloud.client("s3").put_object(Bucket="loop-data", Key=key, Body=line + b"\n" + line)
 
     with pytest.raises(StoryError, match="labels for 1 requests instead of 2"):
-        story._wait_until_accepted(2)
+        story.inbox.wait_until_accepted(2)
 
 
 def test_a_function_that_fails_is_quoted(story: Story, cloud: Cloud, role: str, tmp_path: Path) -> None:
@@ -249,12 +249,12 @@ def test_a_function_that_fails_is_quoted(story: Story, cloud: Cloud, role: str, 
         Code={"ZipFile": code.read_bytes()},
         Timeout=20,
     )
-    story.outputs = replace(story.outputs, monitor_function="broken-monitor")
+    story.watcher.outputs = replace(story.outputs, monitor_function="broken-monitor")
 
     def monitor() -> Any:
         from datetime import UTC, datetime
 
-        return story._monitor(datetime.now(UTC))
+        return story.monitor.run(datetime.now(UTC))
 
     with pytest.raises(StoryError, match="the run-monitor function failed") as failed:
         monitor()
