@@ -82,7 +82,7 @@ deploy: build ## Deploy to the AWS account that your credentials name (sam deplo
 pipeline: .venv-sdk/.done ## Generate the pipeline definition from containers/pipeline/definition.py
 	@cd containers && ../.venv-sdk/bin/python -m pipeline.definition
 
-lock: $(VENV)/.python ## Lock the newest allowed version of every dependency, with hashes
+lock: $(VENV)/.python ## Lock the dependencies with hashes (UPGRADE=1: their newest versions)
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
 	@build/lock/bin/python requirements/lock.py
 

@@ -1,4 +1,7 @@
-"""Resolve every ``*.in`` into a ``*.txt`` with hashes. Run by ``make lock``, which installs uv."""
+"""Resolve every ``*.in`` into a ``*.txt`` with hashes. Run by ``make lock``, which installs uv.
+
+What is locked stays as it is while it fits; with ``UPGRADE=1`` the newest allowed versions are taken.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 UV = Path(sys.executable).with_name("uv")
-# Input, the oldest Python it is installed on, and whether one file serves every platform.
-LOCKS = [
-    ("requirements/demo.in", "3.11", True),
-    ("requirements/test.in", "3.11", True),
-    ("requirements/sam.in", "3.11", True),
-    ("requirements/sdk.in", "3.11", False),
-    ("layers/common/requirements.in", "3.13", True),
-    ("requirements/handlers.in", "3.11", True),
-    ("containers/training/requirements.in", "3.12", True),
-    ("containers/inference/requirements.in", "3.12", True),
-]
+EVERYWHERE = ("--universal", "--python-version", "3.11")
+HERE = ("--python-version", "3.11")
+# The images: Python 3.12 on x86-64 Linux, wheels only.
+IMAGE = ("--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:")
+LOCKS = {
+    "requirements/demo.in": EVERYWHERE,
+    "requirements/test.in": EVERYWHERE,
+    "requirements/sam.in": EVERYWHERE,
+    "requirements/handlers.in": EVERYWHERE,
+    "requirements/sdk.in": HERE,
+    "layers/common/requirements.in": ("--universal", "--python-version", "3.13"),
+    "containers/training/requirements.in": (*IMAGE, "--no-annotate"),
+    "containers/inference/requirements.in": (*IMAGE, "--no-annotate"),
+}
+"""Each input with the platform that it is resolved for."""
 
 
 def main() -> None:
     """Write each lock file."""
-    for source, python, universal in LOCKS:
+    for source, platform in LOCKS.items():
         target = source.removesuffix(".in") + ".txt"
         print(f"{source} -> {target}", flush=True)
-        command = [str(UV), "pip", "compile", "--quiet", "--generate-hashes", "--python-version", python]
-        command += ["--universal"] if universal else []
+        command = [str(UV), "pip", "compile", "--quiet", "--generate-hashes", *platform]
+        command += ["--upgrade"] if os.environ.get("UPGRADE") else []
         environment = {**os.environ, "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
         subprocess.run([*command, source, "-o", target], cwd=ROOT, env=environment, check=True)
 
