@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from demo import diagnosis
 from demo.cloud import Cloud, Outputs, wait_for
 from demo.corrections import Upload
 from demo.display import Display
-from demo.errors import StoryError
+from demo.errors import StoryError, TookTooLongError
+
+T = TypeVar("T")
 
 SECONDS = 90.0
 
@@ -38,7 +41,7 @@ class Inbox:
             found = list(self.cloud.lines(self.outputs.bucket, "ground-truth/accepted/"))
             return found if len(found) >= lines else None
 
-        found = wait_for(f"the acceptance of {lines} ground-truth records", look, SECONDS)
+        found = self._wait(f"the acceptance of {lines} ground-truth records", look)
         different = {item["eventMetadata"]["eventId"] for item in found}
         if len(different) != (labels or lines):
             raise StoryError(
@@ -54,4 +57,12 @@ class Inbox:
             found = list(self.cloud.lines(self.outputs.bucket, "ground-truth/quarantine/"))
             return found if len(found) >= count else None
 
-        return wait_for(f"the quarantine of {count} bad records", look, SECONDS)
+        return self._wait(f"the quarantine of {count} bad records", look)
+
+    def _wait(self, what: str, look: Callable[[], T | None]) -> T:
+        try:
+            return wait_for(what, look, SECONDS)
+        except TookTooLongError as late:
+            group = f"/aws/lambda/{self.outputs.stack}-ingest-ground-truth"
+            evidence = diagnosis.quietly(diagnosis.log_tail, self.cloud, group, "")
+            raise TookTooLongError(str(late), evidence) from late

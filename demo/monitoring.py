@@ -62,9 +62,8 @@ class Monitor:
             "violations": [],
         }
         if f"{prefix}/constraint_violations.json" in keys:
-            report["violations"] = self.watcher.cloud.read_json(f"{uri}/constraint_violations.json")[
-                "violations"
-            ]
+            found = self.watcher.cloud.read_json(f"{uri}/constraint_violations.json")
+            report["violations"] = found["violations"]
         self.watcher.result.monitor.append(report)
         return report
 
@@ -74,12 +73,8 @@ class Monitor:
         self.watcher.display.doing("waiting for the data capture")
 
         def look() -> int | None:
-            found = sum(
-                1
-                for _ in self.watcher.cloud.lines(
-                    self.watcher.outputs.bucket, f"capture/{self.watcher.outputs.endpoint}/"
-                )
-            )
+            prefix = f"capture/{self.watcher.outputs.endpoint}/"
+            found = sum(1 for _ in self.watcher.cloud.lines(self.watcher.outputs.bucket, prefix))
             return found if found >= wanted else None
 
         wait_for(f"the capture of {wanted} requests", look, SECONDS, interval=0.5)
@@ -90,9 +85,8 @@ class Monitor:
         self.watcher.display.doing(f"waiting for the alarm {self.watcher.outputs.alarm}")
 
         def look() -> str | None:
-            found = self.watcher.cloud.client("cloudwatch").describe_alarms(
-                AlarmNames=[self.watcher.outputs.alarm]
-            )
+            cloudwatch = self.watcher.cloud.client("cloudwatch")
+            found = cloudwatch.describe_alarms(AlarmNames=[self.watcher.outputs.alarm])
             alarm = found["MetricAlarms"][0]
             return alarm["StateReason"] if alarm["StateValue"] == "ALARM" else None
 

@@ -70,8 +70,10 @@ def examples(before: Sequence[Reply], after: Sequence[Reply]) -> list[Example]:
 
 
 def iso(moment: datetime) -> str:
+    """Write a moment as the APIs read it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def milliseconds(replies: Sequence[Reply]) -> str:
+    """Write the median time of the replies."""
     return f"{sorted(reply.seconds for reply in replies)[len(replies) // 2] * 1000:.0f} ms"

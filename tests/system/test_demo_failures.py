@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from demo import watching
+from demo import inbox, watching
 from demo.cloud import Cloud, Outputs, wait_for
 from demo.display import Display
 from demo.errors import LocalAwsError, StoryError, TookTooLongError
@@ -233,6 +234,22 @@ def test_labels_that_are_not_accepted_are_named(story: Story, cloud: Cloud) -> N
 
     with pytest.raises(StoryError, match="labels for 1 requests instead of 2"):
         story.inbox.wait_until_accepted(2)
+
+
+def test_ingestion_that_never_comes_shows_the_functions_log(
+    story: Story, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "SECONDS", 0.2)
+    logs, group = cloud.client("logs"), "/aws/lambda/none-ingest-ground-truth"
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="one")
+    event = {"timestamp": int(time.time() * 1000), "message": "the queue is stuck"}
+    logs.put_log_events(logGroupName=group, logStreamName="one", logEvents=[event])
+
+    with pytest.raises(TookTooLongError, match="the quarantine of 3 bad records") as late:
+        story.inbox.wait_until_quarantined(3)
+
+    assert late.value.evidence[-1] == "the queue is stuck"
 
 
 def test_a_function_that_fails_is_quoted(story: Story, cloud: Cloud, role: str, tmp_path: Path) -> None:
