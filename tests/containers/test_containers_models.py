@@ -84,6 +84,13 @@ def test_a_description_that_does_not_fit_is_refused(
         artifact.load(tmp_path)
 
 
+def test_an_artefact_can_be_read_by_another_user(tmp_path: Path) -> None:
+    # A training job writes it as root; the endpoint's server, which is not root, must be able to read it.
+    artifact.save(tmp_path, card(), build("convnet", card().shape))
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert modes == {"model.safetensors": "0o644", "model.json": "0o644"}
+
+
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"model.json is missing: a model artefact holds"):
         artifact.load(tmp_path)
