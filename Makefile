@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # The locks are complete, so pip need not resolve anything: --no-deps, and every file by its hash.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 
+# The SAM CLI reports its use to AWS unless told not to.
+export SAM_CLI_TELEMETRY := 0
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo local test test-lambda-python lint types bench build deploy pipeline lock clean
 
