@@ -59,9 +59,9 @@ def save(directory: Path, card: ModelCard, model: nn.Module) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
+    (directory / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n", "utf-8")
     # safetensors makes files that only their owner may read. A training job is root, the endpoint's server is
     # not, and the archive between them keeps the mode.
-    (directory / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n", "utf-8")
     for name in (WEIGHTS, CARD):
         (directory / name).chmod(0o644)
 

@@ -130,6 +130,31 @@ def test_claims_at_the_same_time_have_one_winner(world: Any, generation: int) ->
     assert ids == {f"racer-{i}" for i in range(6)} == set(record["triggers"]) | set(record["pending"])
 
 
+def test_a_generation_whose_dataset_exists_is_never_claimed_again(world: Any) -> None:
+    # Given: the bucket was kept, and the table restored from a backup or made anew
+    for generation in ("g00000001", "g00000002", "g00000004"):
+        world.put(f"datasets/{generation}/dataset.json", b"{}")
+    # When / Then
+    first = world.claim("first")
+    assert (first["outcome"], first["generation"]) == ("CLAIMED", "g00000003")
+    assert again(world, first, first["holder"]) == first
+
+
+def test_hundreds_of_triggers_during_a_run_fit_into_the_record(world: Any) -> None:
+    # Given
+    world.claim("holder")
+    for number in range(60):
+        event_ = {**event("ground_truth_accepted"), "id": f"event-{number}"}
+        world.run(
+            "claim_run", {"execution": f"a:{number}", "trigger": event_, "startedAt": "2026-11-22T10:00Z"}
+        )
+    # Then: each is in the log, and the record names what there was
+    assert len(world.decisions()) == 60
+    pending = world.record()["pending"]
+    assert len(pending) == 51
+    assert pending["more-ground_truth"]["kind"] == "ground_truth"
+
+
 def test_a_claim_does_not_expire_by_time(world: Any) -> None:
     world.claim("holder")
     world.later(days=300)

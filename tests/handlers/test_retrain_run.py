@@ -17,6 +17,7 @@ from truthloop.errors import (
     ObjectMissing,
     PipelineNotFound,
     PipelineStillRunning,
+    StartUnsettled,
     TransientAwsError,
 )
 
@@ -83,6 +84,21 @@ def test_the_same_evidence_is_refused_and_force_is_not(base: Any) -> None:
     forced = base.run("preflight_run", keyed(base.claim("three", {"force": True, "reason": "relabelled"})))
     assert (forced["verdict"], forced["reason"]) == ("START", "FORCED")
     assert not all(rule["passed"] for rule in forced["rules"])
+
+
+def test_a_forced_start_that_was_sent_twice_trains_once(base: Any) -> None:
+    # Given: the second came while the first was under way
+    forced = {"force": True, "reason": "relabelled"}
+    claim = base.claim("one", forced)
+    _, start = started(base, claim)
+    assert base.claim("two", forced)["outcome"] == "COALESCED"
+    base.set_pipeline_status(start["pipelineExecutionArn"], "Succeeded")
+    decision = {"outcome": "SUCCEEDED", "message": "m"}
+    assert release(base, claim, decision=decision)["followUp"] == "g00000002"
+    # When
+    verdict = base.run("preflight_run", keyed(base.claim("follow-up")))
+    # Then
+    assert (verdict["verdict"], verdict["reason"]) == ("REFUSE", "SAME_EVIDENCE")
 
 
 def test_labels_count_once_however_often_they_are_uploaded(base: Any) -> None:
@@ -578,6 +594,40 @@ def test_a_live_pipeline_that_nobody_wrote_down_keeps_the_claim(base: Any) -> No
     # Then
     assert (answer["released"], answer["pipelineExecutionArn"]) == (False, running["PipelineExecutionArn"])
     assert base.record()["lastRun"]["generation"] == "g00000001"
+
+
+def test_a_start_that_nobody_can_see_yet_keeps_the_claim(base: Any) -> None:
+    # Given: the start got through, its answer did not, and the list of executions does not show it yet
+    claim = base.claim("one")
+    dataset = base.run("snapshot_dataset", keyed(claim))
+    base.lose_answer("sagemaker.StartPipelineExecution")
+    with pytest.raises(TransientAwsError):
+        base.run("start_pipeline", keyed(claim, dataset=dataset))
+    (running,) = pipelines(base)
+    base.set_pipeline_status(running["PipelineExecutionArn"], "Executing")
+    base.answer("sagemaker.ListPipelineExecutions", {"PipelineExecutionSummaries": []})
+    # When / Then
+    with pytest.raises(StartUnsettled, match="g00000001"):
+        release(base, claim, error={"Error": "Sandbox.Timedout", "Cause": "x"})
+    assert base.record()["status"] == "CLAIMED"
+    # and when it comes to light, the machine goes back to waiting for it
+    base.unhook()
+    answer = release(base, claim, error={"Error": "Sandbox.Timedout", "Cause": "x"})
+    assert (answer["released"], answer["pipelineExecutionArn"]) == (False, running["PipelineExecutionArn"])
+
+
+def test_a_start_that_never_came_to_light_is_released_in_the_end(base: Any) -> None:
+    claim = base.claim("one")
+    dataset = base.run("snapshot_dataset", keyed(claim))
+    base.fail("sagemaker.StartPipelineExecution", "ResourceLimitExceeded")
+    with pytest.raises(AwsRequestFailed, match="ResourceLimitExceeded"):
+        base.run("start_pipeline", keyed(claim, dataset=dataset))
+    error = {"Error": "AwsRequestFailed", "Cause": "x"}
+    with pytest.raises(StartUnsettled):
+        release(base, claim, error=error)
+    base.later(minutes=4)
+    assert release(base, claim, error=error)["released"]
+    assert "startAskedAt" not in base.record()
 
 
 def test_a_failure_is_released_with_lambdas_words(base: Any) -> None:

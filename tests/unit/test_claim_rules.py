@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from truthloop.claim import (
     CLAIMED,
     IDLE,
+    MAXIMUM_PENDING,
+    START_SETTLES_AFTER,
     Coalesce,
     GenerationRecord,
     Held,
@@ -21,6 +24,7 @@ from truthloop.claim import (
     follow_up,
     plan_claim,
     require_claim,
+    start_is_unsettled,
     was_released,
 )
 from truthloop.errors import ClaimLost
@@ -48,7 +52,8 @@ def test_nothing_yet_is_generation_1() -> None:
 
 def test_idle_is_taken_with_what_waits() -> None:
     record = GenerationRecord(7, IDLE, pending={"other": OTHER})
-    assert plan_claim(record, "me", MINE, None, NOW) == Take(8, 7, {"other": OTHER, "mine": MINE})
+    waited = replace(OTHER, during="g00000007")
+    assert plan_claim(record, "me", MINE, None, NOW) == Take(8, 7, {"other": waited, "mine": MINE})
 
 
 def test_the_holder_is_told_that_it_holds() -> None:
@@ -58,14 +63,32 @@ def test_the_holder_is_told_that_it_holds() -> None:
 
 def test_a_live_holder_keeps_its_claim_for_ever() -> None:
     plan = plan_claim(claimed(), "me", MINE, HolderState.LIVE, NOW + timedelta(days=1000))
-    assert plan == Coalesce(7, "holder", recorded=False)
+    assert plan == Coalesce(7, "holder", waiting=MINE)
 
 
 @pytest.mark.parametrize("where", ["triggers", "pending"])
 def test_a_trigger_is_recorded_once(where: str) -> None:
     waiting: dict[str, Any] = {where: {"mine": MINE}}
     record = claimed(**waiting)
-    assert plan_claim(record, "me", MINE, HolderState.LIVE, NOW) == Coalesce(7, "holder", recorded=True)
+    assert plan_claim(record, "me", MINE, HolderState.LIVE, NOW) == Coalesce(7, "holder", waiting=None)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "place"),
+    [(MINE, "more-manual"), (OTHER, "more-alarm"), (replace(MINE, force=True), "more-manual-forced")],
+)
+def test_however_many_triggers_come_the_record_stays_small(trigger: Trigger, place: str) -> None:
+    many = {str(number): replace(OTHER, id=str(number)) for number in range(MAXIMUM_PENDING)}
+    record = claimed(pending=many, triggers={})
+    plan = plan_claim(record, "me", trigger, HolderState.LIVE, NOW)
+    assert plan == Coalesce(7, "holder", waiting=replace(trigger, id=place))
+
+
+def test_a_start_is_settled_some_minutes_after_it_was_last_asked_for() -> None:
+    asked = claimed(start_asked_at=to_iso(NOW))
+    assert start_is_unsettled(asked, NOW + START_SETTLES_AFTER)
+    assert not start_is_unsettled(asked, NOW + START_SETTLES_AFTER + timedelta(seconds=1))
+    assert not start_is_unsettled(claimed(), NOW)
 
 
 def test_an_ended_holder_is_taken_over_in_its_generation() -> None:

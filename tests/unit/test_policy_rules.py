@@ -106,6 +106,39 @@ def test_force_skips_the_policy_and_says_so() -> None:
     assert not verdict.outcomes[0].passed
 
 
+FORCED_TWICE = (trigger(MANUAL, force=True, detail="relabelled", during="g00000001"), trigger(FOLLOW_UP))
+
+
+def test_a_forced_start_that_came_twice_trains_once_on_the_same_evidence() -> None:
+    # Given: the second came during the run of the first, which has trained on all there is
+    verdict = judge(replace(EVIDENCE, dataset_version="v1", triggers=FORCED_TWICE), POLICY, NOW)
+    assert (verdict.verdict, verdict.reason) == (REFUSE, "SAME_EVIDENCE")
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        {"dataset_version": "v2"},
+        {"dataset_version": "v1", "last_run_trained": False},
+        {"dataset_version": "v1", "last_run": replace(LAST, generation="g00000002")},
+        {"dataset_version": "v1", "last_run": replace(LAST, code_version="c0")},
+    ],
+)
+def test_a_forced_start_that_waited_is_heard_when_its_wish_is_not_fulfilled(news: dict[str, object]) -> None:
+    verdict = judge(replace(EVIDENCE, triggers=FORCED_TWICE, **news), POLICY, NOW)  # type: ignore[arg-type]
+    assert (verdict.verdict, verdict.reason) == (START, "FORCED")
+
+
+def test_what_the_log_keeps_of_evidence_is_bounded() -> None:
+    # Before there is a model every label is welcome, and anyone who may upload can invent thousands.
+    labels = {f"label {number:04d}": 1 + number % 2 for number in range(5000)}
+    breaches = tuple(replace(trigger(ALARM), id=str(number)) for number in range(60))
+    kept = replace(EVIDENCE, new_per_label=labels, triggers=breaches).to_map()
+    assert len(kept["newPerLabel"]) == 100
+    assert set(kept["newPerLabel"].values()) == {2}
+    assert len(kept["breaches"]) == 20
+
+
 def test_what_was_started_stays_started() -> None:
     verdict = judge(replace(EVIDENCE, dataset_version="v1"), POLICY, NOW, already_started=True)
     assert (verdict.verdict, verdict.reason) == (START, "ALREADY_STARTED")

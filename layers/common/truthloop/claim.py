@@ -25,6 +25,14 @@ UNKNOWN_HOLDER_GRACE = timedelta(minutes=5)
 """DescribeExecution is eventually consistent: a holder that it does not know may have started just
 now. Only for a claim older than this does "does not exist" prove that the execution is gone."""
 
+MAXIMUM_PENDING = 50
+"""Triggers that wait each in a place of its own. A run takes a day, an item of the table holds 400 KB, and a
+state machine passes on 256 KiB: what comes after these shares one place per kind."""
+
+START_SETTLES_AFTER = timedelta(minutes=3)
+"""How long after it was last asked for a start of the pipeline may still come to light: the function that
+asks lives for 2 minutes at most, and ListPipelineExecutions is eventually consistent."""
+
 
 @dataclass(frozen=True)
 class LastRun:
@@ -70,9 +78,9 @@ class GenerationRecord:
 
     `starting` is set, under the claim, before the pipeline is started: from then on the generation has a run
     even while nobody can see it, and whoever takes the claim over must start it (under the same name and
-    token) and not refuse it. It becomes `last_run` as soon as its execution is known. `last_trained` is the
-    newest run that did train: new labels are counted against its dataset, so that a run that failed consumes
-    no correction.
+    token) and not refuse it; `start_asked_at` is when it was last asked for. It becomes `last_run` as soon as
+    its execution is known. `last_trained` is the newest run that did train: new labels are counted against
+    its dataset, so that a run that failed consumes no correction.
     """
 
     generation: int
@@ -83,6 +91,7 @@ class GenerationRecord:
     pending: Mapping[str, Trigger] = field(default_factory=dict)
     pipeline_execution_arn: str | None = None
     starting: LastRun | None = None
+    start_asked_at: str | None = None
     adopted_from: str | None = None
     last_run: LastRun | None = None
     last_trained: LastRun | None = None
@@ -128,11 +137,11 @@ class TakeOver:
 
 @dataclass(frozen=True)
 class Coalesce:
-    """Leave the trigger with the live holder's record; `recorded` when it is there already."""
+    """Leave the trigger with the live holder's record, as `waiting`; None when it is there already."""
 
     generation: int
     holder: str
-    recorded: bool
+    waiting: Trigger | None
 
 
 @dataclass(frozen=True)
@@ -170,13 +179,24 @@ def plan_claim(
     if record is None:
         return Take(1, None, {trigger.id: trigger})
     if record.status == IDLE or record.holder is None:
-        return Take(record.generation + 1, record.generation, {**record.pending, trigger.id: trigger})
+        waited = {key: replace(pending, during=record.name) for key, pending in record.pending.items()}
+        return Take(record.generation + 1, record.generation, {**waited, trigger.id: trigger})
     if record.holder == execution:
         return Held(record)
     if _is_gone(record, holder_state, now):
         return TakeOver(record.generation, record.holder, {**record.triggers, trigger.id: trigger})
     recorded = trigger.id in record.pending or trigger.id in record.triggers
-    return Coalesce(record.generation, record.holder, recorded)
+    return Coalesce(record.generation, record.holder, None if recorded else _placed(trigger, record.pending))
+
+
+def _placed(trigger: Trigger, pending: Mapping[str, Trigger]) -> Trigger:
+    """Give a trigger its place: its own, or one that it shares with its kind once many wait.
+
+    The decision log has each of them; the follow-up needs to know only which kinds there were.
+    """
+    if len(pending) < MAXIMUM_PENDING:
+        return trigger
+    return replace(trigger, id=f"more-{trigger.kind}{'-forced' if trigger.force else ''}")
 
 
 def _is_gone(record: GenerationRecord, state: HolderState | None, now: datetime) -> bool:
@@ -199,6 +219,12 @@ def require_claim(record: GenerationRecord | None, execution: str, generation: s
         state = "no record" if record is None else f"{record.name} {record.status} by {record.holder}"
         raise ClaimLost(f"{execution} does not hold the claim of {generation} (the record says: {state})")
     return record
+
+
+def start_is_unsettled(record: GenerationRecord, now: datetime) -> bool:
+    """Whether a pipeline execution that cannot be found may still come to light."""
+    asked_at = record.start_asked_at
+    return asked_at is not None and now - from_iso(asked_at) <= START_SETTLES_AFTER
 
 
 def was_released(record: GenerationRecord | None, generation: int) -> bool:

@@ -62,6 +62,10 @@ class PipelineNotFound(TruthloopError):
     """The SageMaker pipeline or the execution that the loop expects does not exist."""
 
 
+class StartUnsettled(TruthloopError):
+    """A start of the pipeline was asked for a moment ago, and whether it was taken cannot be seen yet."""
+
+
 class PipelineStillRunning(TruthloopError):
     """A decision was asked for while the pipeline execution is still running."""
 

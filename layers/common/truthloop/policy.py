@@ -1,7 +1,7 @@
 """Policy before money: the rules that a retrain must pass, as data, each with its reason code.
 
 All rules are evaluated and recorded; the first that fails is the reason. A forced start skips the policy,
-never the claim.
+never the claim, and never a second time for what the run that it waited for has seen.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ FORCED = "FORCED"
 ALREADY_STARTED = "ALREADY_STARTED"
 
 
+_LABELS_SHOWN = 100
+_BREACHES_SHOWN = 20
+"""What the decision log and the state machine are given of lists that anyone who uploads can make long."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What the rules look at.
 
     `new_labels` counts inference ids whose label is new or different since the last run that trained;
-    `dataset_version` is the version that a snapshot would have now.
+    `dataset_version` is the version that a snapshot would have now; `last_run_trained` says whether
+    `last_run` is that run, or failed.
     """
 
     triggers: tuple[Trigger, ...]
@@ -50,6 +56,7 @@ class Evidence:
     champion: str | None
     pending_candidate: str | None
     spent_this_month_usd: float
+    last_run_trained: bool = True
 
     @property
     def breaches(self) -> tuple[Trigger, ...]:
@@ -64,14 +71,21 @@ class Evidence:
         """Return what the decision log keeps."""
         return {
             "newLabels": self.new_labels,
-            "newPerLabel": dict(self.new_per_label),
-            "breaches": [{"kind": t.kind, "at": t.at, "detail": t.detail} for t in self.breaches],
+            "newPerLabel": _largest(self.new_per_label),
+            "breaches": [
+                {"kind": t.kind, "at": t.at, "detail": t.detail} for t in self.breaches[:_BREACHES_SHOWN]
+            ],
             "datasetVersion": self.dataset_version,
             "previousDatasetVersion": self.last_run.dataset_version if self.last_run else None,
             "champion": self.champion,
             "pendingCandidate": self.pending_candidate,
             "spentThisMonthUsd": self.spent_this_month_usd,
         }
+
+
+def _largest(counts: Mapping[str, int]) -> dict[str, int]:
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_LABELS_SHOWN]
+    return dict(sorted(most))
 
 
 @dataclass(frozen=True)
@@ -214,6 +228,17 @@ def estimated_usd(policy: PolicySettings) -> float | None:
     return estimate(policy.training_instance_type, policy.expected_instance_hours, policy.instance_price_usd)
 
 
+def _forced(evidence: Evidence, policy: PolicySettings, now: datetime) -> Trigger | None:
+    """Return the forced start that sets the policy aside.
+
+    One that came while a run was under way has had its wish when that run has trained on this very evidence:
+    a start that was sent twice must not be paid twice.
+    """
+    last, (news, _) = evidence.last_run, _same_evidence(evidence, policy, now)
+    answered = last.generation if last and evidence.last_run_trained and not news else None
+    return next((t for t in evidence.triggers if t.force and (not t.during or t.during != answered)), None)
+
+
 def judge(
     evidence: Evidence, policy: PolicySettings, now: datetime, *, already_started: bool = False
 ) -> Verdict:
@@ -236,7 +261,7 @@ def judge(
         return Verdict(
             START, ALREADY_STARTED, "an earlier holder of this claim has started it", outcomes, cost
         )
-    forced = next((trigger for trigger in evidence.triggers if trigger.force), None)
+    forced = _forced(evidence, policy, now)
     if forced is not None:
         return Verdict(START, FORCED, f"forced by hand: {forced.detail}", outcomes, cost)
     failed = next((outcome for outcome in outcomes if not outcome.passed), None)

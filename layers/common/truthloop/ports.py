@@ -43,8 +43,8 @@ class LoopTable(Protocol):
         """Record a trigger with the live holder's claim, and its decision, in one transaction."""
         ...
 
-    def request_start(self, generation: int, execution: str, run: LastRun) -> None:
-        """Record, under the claim, that the pipeline is to be started; a second call changes nothing."""
+    def request_start(self, generation: int, execution: str, run: LastRun, at: str) -> None:
+        """Record, under the claim, that the pipeline is to be started; the first call says on what."""
         ...
 
     def record_start(

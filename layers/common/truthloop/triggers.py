@@ -20,6 +20,7 @@ FOLLOW_UP = "follow_up"
 BREACHES = frozenset({VIOLATION, ALARM})
 """Kinds that say that the model in service has become worse."""
 
+_MAXIMUM_ID = 128
 _MAXIMUM_DETAIL = 512
 """Characters of a trigger's detail: the record holds many triggers and an item is at most 400 KB."""
 
@@ -40,6 +41,8 @@ class Trigger:
         What it is about, in a few words.
     force : bool
         A person has decided: the policy is not asked.
+    during : str
+        The generation that it came during, and waited for; empty for one that did not wait.
     """
 
     id: str
@@ -47,10 +50,12 @@ class Trigger:
     at: str
     detail: str = ""
     force: bool = False
+    during: str = ""
 
     def to_map(self) -> dict[str, Any]:
         """Return what the generation record holds under this trigger's id."""
-        return {"kind": self.kind, "at": self.at, "detail": self.detail, "force": self.force}
+        waited = {"during": self.during} if self.during else {}
+        return {"kind": self.kind, "at": self.at, "detail": self.detail, "force": self.force, **waited}
 
     @classmethod
     def from_map(cls, identifier: str, value: Mapping[str, Any]) -> Trigger:
@@ -61,6 +66,7 @@ class Trigger:
             at=str(value["at"]),
             detail=str(value.get("detail", "")),
             force=bool(value.get("force", False)),
+            during=str(value.get("during", "")),
         )
 
 
@@ -118,7 +124,7 @@ def _from_event(event: Mapping[str, Any], execution_name: str, started_at: str) 
         raise InvalidTrigger(f"the event {detail_type!r} of {source!r} does not start a retrain")
     kind, describe = known
     return Trigger(
-        id=str(event.get("id") or execution_name),
+        id=str(event.get("id") or execution_name)[:_MAXIMUM_ID],
         kind=kind,
         at=_instant(str(event.get("time") or started_at)),
         detail=describe(detail)[:_MAXIMUM_DETAIL],

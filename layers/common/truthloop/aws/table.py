@@ -40,7 +40,7 @@ class DynamoLoopTable:
         self._update(
             "SET #generation = :generation, #status = :claimed, #holder = :holder, claimedAt = :at, "
             "triggers = :triggers, pending = :none "
-            "REMOVE pipelineExecutionArn, starting, adoptedFrom",
+            "REMOVE pipelineExecutionArn, starting, startAskedAt, adoptedFrom",
             condition,
             {},
             {
@@ -97,13 +97,13 @@ class DynamoLoopTable:
                 ]
             )
 
-    def request_start(self, generation: int, execution: str, run: LastRun) -> None:
+    def request_start(self, generation: int, execution: str, run: LastRun, at: str) -> None:
         """Record, under the claim, that the pipeline is about to be started."""
         self._update(
-            "SET starting = if_not_exists(starting, :run)",
+            "SET starting = if_not_exists(starting, :run), startAskedAt = :at",
             _HELD,
             {},
-            {**_held(generation, execution), ":run": run.to_map()},
+            {**_held(generation, execution), ":run": run.to_map(), ":at": at},
         )
 
     def record_start(
@@ -132,7 +132,8 @@ class DynamoLoopTable:
                     {
                         "Update": self._change(
                             expression
-                            + " REMOVE #holder, claimedAt, pipelineExecutionArn, starting, adoptedFrom",
+                            + " REMOVE #holder, claimedAt, pipelineExecutionArn, starting, startAskedAt, "
+                            "adoptedFrom",
                             _HELD,
                             {},
                             values,
@@ -207,6 +208,7 @@ def _record(item: Mapping[str, Any]) -> GenerationRecord:
         pending=_read_triggers(item.get("pending")),
         pipeline_execution_arn=item.get("pipelineExecutionArn"),
         starting=_read_run(item.get("starting")),
+        start_asked_at=item.get("startAskedAt"),
         adopted_from=item.get("adoptedFrom"),
         last_run=_read_run(item.get("lastRun")),
         last_trained=_read_run(item.get("lastTrained")),

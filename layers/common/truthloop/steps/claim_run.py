@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from truthloop.claim import (
@@ -17,8 +18,8 @@ from truthloop.claim import (
 )
 from truthloop.decision import COALESCED, Decision
 from truthloop.errors import ConditionFailed, PipelineNotFound, TransientAwsError
-from truthloop.names import execution_name, generation_name
-from truthloop.ports import Ports
+from truthloop.names import dataset_prefix, execution_name, generation_name
+from truthloop.ports import Objects, Ports
 from truthloop.times import from_iso, to_iso
 from truthloop.triggers import Trigger, parse_trigger
 
@@ -82,8 +83,9 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
         case Held(held):
             return _output("ADOPTED" if held.adopted_from else "CLAIMED", held)
         case Take():
-            ports.table.take(plan, execution, at)
-            return _answer("CLAIMED", plan.generation, execution, None, plan.triggers)
+            fresh = replace(plan, generation=_unused(plan.generation, ports.objects))
+            ports.table.take(fresh, execution, at)
+            return _answer("CLAIMED", fresh.generation, execution, None, fresh.triggers)
         case TakeOver():
             if record is None:
                 raise AssertionError("a claim is only taken over from a record")
@@ -95,6 +97,17 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
             return _answer("ADOPTED", plan.generation, execution, arn, plan.triggers)
         case Coalesce():
             return _coalesce(plan, execution, started_at, trigger, ports)
+
+
+def _unused(generation: int, objects: Objects) -> int:
+    """Return the first number from `generation` on that names no dataset yet.
+
+    A table that was restored from a backup, or made anew beside a bucket that was kept, counts generations
+    again. Their names must not: the run would train on the old dataset and find the old pipeline execution.
+    """
+    while next(iter(objects.list(dataset_prefix(generation_name(generation)))), None) is not None:
+        generation += 1
+    return generation
 
 
 def _holder_state(record: GenerationRecord | None, execution: str, ports: Ports) -> HolderState | None:
@@ -121,10 +134,10 @@ def _coalesce(plan: Coalesce, execution: str, started_at: str, trigger: Trigger,
         message=f"{execution_name(plan.holder)} holds the run; the trigger waits with it",
         triggers=({"id": trigger.id, **trigger.to_map()},),
     )
-    if plan.recorded:
+    if plan.waiting is None:
         ports.table.put_decision(decision)
     else:
-        ports.table.coalesce(plan.generation, plan.holder, trigger, decision)
+        ports.table.coalesce(plan.generation, plan.holder, plan.waiting, decision)
     return _answer("COALESCED", plan.generation, plan.holder, None, {trigger.id: trigger})
 
 

@@ -70,6 +70,7 @@ def _gather(record: GenerationRecord, ports: Ports) -> Evidence:
         champion=champion.arn if champion else None,
         pending_candidate=_pending_candidate(record, ports),
         spent_this_month_usd=ports.table.spent_usd(ports.now().strftime("%Y-%m")),
+        last_run_trained=record.last_run == record.last_trained,
     )
 
 

@@ -6,9 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from truthloop.claim import GenerationRecord, LastRun, follow_up, require_claim, was_released
+from truthloop.claim import (
+    GenerationRecord,
+    LastRun,
+    follow_up,
+    require_claim,
+    start_is_unsettled,
+    was_released,
+)
 from truthloop.decision import FAILED, PIPELINE_LIVE, REFUSED, TRAINED, Decision
-from truthloop.errors import ConditionFailed, PipelineNotFound, TransientAwsError
+from truthloop.errors import ConditionFailed, PipelineNotFound, StartUnsettled, TransientAwsError
 from truthloop.names import generation_number
 from truthloop.policy import REFUSE
 from truthloop.ports import PipelineExecution, Ports
@@ -36,6 +43,9 @@ def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
     ------
     ClaimLost
         When another execution holds the generation.
+    StartUnsettled
+        When a pipeline execution may have been started that nobody can see yet: with the claim released, the
+        next generation would start a second one beside it.
     TransientAwsError
         When triggers kept arriving between reading the record and writing it.
     """
@@ -93,9 +103,14 @@ def _pipeline_of(record: GenerationRecord, ports: Ports) -> PipelineExecution | 
         return None
     # A start was asked for, and nobody has written down what came of it.
     try:
-        return ports.pipeline.find(record.name)
+        found = ports.pipeline.find(record.name)
     except PipelineNotFound:
         return None
+    if found is None and start_is_unsettled(record, ports.now()):
+        raise StartUnsettled(
+            f"the start that {record.name} asked for at {record.start_asked_at} may yet come to light"
+        )
+    return found
 
 
 def _resolve(event: Mapping[str, Any]) -> tuple[str, str, str]:

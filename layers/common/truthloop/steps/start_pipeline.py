@@ -41,17 +41,17 @@ def start_pipeline(event: Mapping[str, Any], ports: Ports) -> StartOutput:
     if record.pipeline_execution_arn is not None:
         return {"pipelineExecutionArn": record.pipeline_execution_arn, "found": True}
 
-    policy = ports.settings.policy
+    policy, now = ports.settings.policy, to_iso(ports.now())
     run = LastRun(
         generation=generation,
         dataset_version=dataset["datasetVersion"],
         dataset_uri=dataset["datasetUri"],
         pipeline_execution_arn="",
-        started_at=to_iso(ports.now()),
+        started_at=now,
         code_version=policy.code_version,
         estimated_usd=estimated_usd(policy) or 0.0,
     )
-    ports.table.request_start(record.generation, execution, run)
+    ports.table.request_start(record.generation, execution, run, now)
     running = ports.pipeline.find(generation)
     if running is not None:
         arn = running.arn
