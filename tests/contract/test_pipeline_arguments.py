@@ -1,0 +1,129 @@
+"""Each step of the generated pipeline asks SageMaker for what its API takes.
+
+The SDK writes the arguments without looking at the API's model, and SageMaker reads them only when the step
+runs: an hour into a run, a misspelt member is money lost.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.model import Shape
+from botocore.validate import ParamValidator
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFINITION = json.loads((ROOT / "containers/pipeline/definition.json").read_text())
+OPERATIONS = {
+    "Processing": "CreateProcessingJob",
+    "Training": "CreateTrainingJob",
+    "RegisterModel": "CreateModelPackage",
+}
+NAMED_BY_THE_SERVICE = {"ProcessingJobName": "pipelines-1-step", "TrainingJobName": "pipelines-1-step"}
+PLACEHOLDERS = {
+    "JobRoleArn": "arn:aws:iam::123456789012:role/job",
+    "TrainingImageUri": "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-training:latest",
+    "InferenceImageUri": "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-inference:latest",
+    "ModelPackageGroupName": "truthloop-models",
+}
+PARAMETERS = {
+    "Generation": "g00000001",
+    "DatasetUri": "s3://bucket/datasets/g00000001/",
+    "BaseUri": "s3://bucket/base/",
+    "CaptureManifestUri": "s3://bucket/datasets/g00000001/capture.manifest",
+    "ChampionManifestUri": "s3://bucket/datasets/g00000001/champion.manifest",
+    "RunUri": "s3://bucket/runs/g00000001",
+    **{p["Name"]: p["DefaultValue"] for p in DEFINITION["Parameters"] if "DefaultValue" in p},
+}
+
+
+def every_step(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for step in steps:
+        yield step
+        if step["Type"] == "Condition":
+            yield from every_step(step["Arguments"]["IfSteps"] + step["Arguments"]["ElseSteps"])
+
+
+STEPS = {step["Name"]: step for step in every_step(DEFINITION["Steps"])}
+
+
+def resolved(value: Any) -> Any:
+    """Return arguments as the service sees them: with parameters, properties and joins in their place."""
+    if isinstance(value, list):
+        return [resolved(part) for part in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", lambda found: PLACEHOLDERS[found[1]], value)
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"Get"}:
+        kind, _, name = value["Get"].partition(".")
+        if kind == "Parameters":
+            return PARAMETERS[name]
+        assert name.split(".")[0] in STEPS, f"{value} names no step"
+        return "s3://bucket/what/a/step/wrote"
+    if set(value) == {"Std:Join"}:
+        return value["Std:Join"]["On"].join(str(part) for part in resolved(value["Std:Join"]["Values"]))
+    return {key: resolved(part) for key, part in value.items()}
+
+
+def violations(shape: Shape, value: Any, where: str) -> Iterator[str]:
+    """Yield the texts that are none of a shape's values or do not match its pattern."""
+    if shape.type_name == "structure":
+        for name, part in value.items():
+            yield from violations(shape.members[name], part, f"{where}.{name}")
+    elif shape.type_name == "list":
+        for part in value:
+            yield from violations(shape.member, part, f"{where}[]")
+    elif shape.type_name == "map":
+        for key, part in value.items():
+            yield from violations(shape.key, key, f"{where}.{key}")
+            yield from violations(shape.value, part, f"{where}.{key}")
+    elif shape.type_name == "string":
+        if getattr(shape, "enum", None) and value not in shape.enum:
+            yield f"{where} is {value!r}, which is none of {shape.enum}"
+        pattern = shape.metadata.get("pattern")
+        if pattern and "\\p{" not in pattern and not re.fullmatch(pattern, value):
+            yield f"{where} is {value!r}, which does not match {pattern}"
+
+
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step["Type"] in OPERATIONS])
+def test_a_steps_arguments_are_a_valid_request(name: str) -> None:
+    step = STEPS[name]
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    shape = model.operation_model(OPERATIONS[step["Type"]]).input_shape
+    request = resolved(step["Arguments"])
+    request |= {key: value for key, value in NAMED_BY_THE_SERVICE.items() if key in shape.required_members}
+    report = ParamValidator().validate(request, shape)
+    assert not report.has_errors(), report.generate_report()
+    assert list(violations(shape, request, name)) == []
+
+
+def test_every_kind_of_step_is_known() -> None:
+    assert {step["Type"] for step in STEPS.values()} == {*OPERATIONS, "Condition", "Fail"}
+
+
+def test_every_parameter_is_given_by_the_function_that_starts_the_pipeline() -> None:
+    source = (ROOT / "layers/common/truthloop/steps/start_pipeline.py").read_text()
+    for parameter in DEFINITION["Parameters"]:
+        assert f'"{parameter["Name"]}":' in source, f"start_pipeline does not pass {parameter['Name']}"
+
+
+def test_a_wrong_argument_is_found() -> None:
+    # Given: what the check above is for
+    shape = (
+        botocore.session.get_session()
+        .get_service_model("sagemaker")
+        .operation_model("CreateProcessingJob")
+        .input_shape
+    )
+    request = {**resolved(STEPS["Prepare"]["Arguments"]), "ProcessingJobName": "x", "Colour": "blue"}
+    request["ProcessingResources"]["ClusterConfig"]["InstanceType"] = "ml.p3.enormous"
+    # Then
+    assert "Colour" in ParamValidator().validate(request, shape).generate_report()
+    del request["Colour"]
+    assert [v for v in violations(shape, request, "Prepare") if "ml.p3.enormous" in v]
