@@ -130,9 +130,8 @@ class CaptureWriter:
         key = f"{self._prefix}/{moment:%Y/%m/%d/%H}/{name}"
         try:
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=("\n".join(lines) + "\n").encode("utf-8"))
-        except Exception:
+        except Exception as error:
             # As on AWS, a capture that cannot be written does not disturb the inference.
             if not self._aws.stopping.is_set():
-                log.exception(
-                    "%d captured records were not written to s3://%s/%s", len(lines), self._bucket, key
-                )
+                target = f"s3://{self._bucket}/{key}"
+                log.warning("%d captured records were not written to %s: %s", len(lines), target, error)

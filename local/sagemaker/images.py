@@ -26,6 +26,7 @@ ROOTS_VARIABLE = "TRUTHLOOP_IMAGES"
 NAME_PREFIX = "truthloop-"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PYTHON = re.compile(r"(/usr(/local)?/bin/)?python(3(\.\d+)?)?")
+_REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
 _IGNORED = frozenset(
     ("RUN", "EXPOSE", "LABEL", "USER", "VOLUME", "HEALTHCHECK", "STOPSIGNAL", "SHELL", "ONBUILD", "ADD")
@@ -146,6 +147,11 @@ class ImageStore:
             No such image, or its Dockerfile cannot be used; the message says which and why.
         """
         name = repository_name(uri)
+        if not _REPOSITORY.fullmatch(name):
+            raise ImageError(
+                f"ClientError: Cannot pull image {uri}: {name!r} is no repository name (lower-case letters "
+                "and digits, with . _ - between them)."
+            )
         roots = image_roots()
         for root in roots:
             dockerfile = root / name.removeprefix(NAME_PREFIX) / "Dockerfile"

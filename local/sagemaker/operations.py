@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from moto.core.responses import ActionResult
 from moto.core.utils import camelcase_to_underscores
 from moto.sagemaker.responses import SageMakerResponse
 
+from local.sagemaker import constraints
 from local.sagemaker.errors import UnsupportedOperation, ValidationError
 from local.sagemaker.state import Params, RegionState, SageMaker
 
@@ -57,16 +59,20 @@ def operation(name: str) -> Callable[[Handler], Handler]:
 
 def install(sagemaker: SageMaker) -> None:
     """Put the handlers in place of moto's; every other operation refuses, naming itself."""
+    # SageMaker's model lacks our UnsupportedOperation; moto would say so in the server's output.
+    warnings.filterwarnings("ignore", message=".*does not match an error shape", category=UserWarning)
     model = botocore.session.get_session().get_service_model("sagemaker")
     for name in model.operation_names:
         handler = OPERATIONS.get(name)
-        method = _supported(sagemaker, handler) if handler else _refusing(name)
+        method = _supported(sagemaker, name, handler) if handler else _refusing(name)
         setattr(SageMakerResponse, camelcase_to_underscores(name), method)
 
 
-def _supported(sagemaker: SageMaker, handler: Handler) -> Callable[[Any], ActionResult]:
+def _supported(sagemaker: SageMaker, name: str, handler: Handler) -> Callable[[Any], ActionResult]:
     def method(self: Any) -> ActionResult:
-        return ActionResult(handler(Call(sagemaker, self.region, dict(self.params))))
+        params = dict(self.params)
+        constraints.check(name, params)
+        return ActionResult(handler(Call(sagemaker, self.region, params)))
 
     return method
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from local.sagemaker.errors import ConflictError, UnsupportedOperation, ValidationError
 from local.sagemaker.operations import Call, operation, page
@@ -11,7 +10,6 @@ from local.sagemaker.publisher import with_seconds
 from local.sagemaker.state import Params, Record, RegionState, SageMaker, now, tags_of
 
 EVENT_TYPE = "SageMaker Model Package State Change"
-APPROVAL_STATUSES = ("Approved", "Rejected", "PendingManualApproval")
 _COPIED = (
     "ModelPackageDescription",
     "InferenceSpecification",
@@ -144,7 +142,6 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> str:
             "Both ModelPackageName and ModelPackageGroupName are provided. Provide only one."
         )
     approval = request.get("ModelApprovalStatus") or "PendingManualApproval"
-    _check_approval(approval)
     for index, container in enumerate((request.get("InferenceSpecification") or {}).get("Containers") or []):
         if not container.get("Image"):
             raise ValidationError(f"InferenceSpecification.Containers[{index}].Image must not be empty.")
@@ -193,9 +190,6 @@ def update_package(call: Call) -> Params:
         body = dict(package.body)
         if call.get("AdditionalInferenceSpecificationsToAdd"):
             raise UnsupportedOperation("AdditionalInferenceSpecificationsToAdd is not supported.")
-        approval = call.get("ModelApprovalStatus")
-        if approval is not None:
-            _check_approval(approval)
         for key in (
             "ModelApprovalStatus",
             "ApprovalDescription",
@@ -243,7 +237,6 @@ def list_packages(call: Call) -> Params:
         items = [item for item in items if item["ModelPackageGroupName"] == name]
     approval = call.get("ModelApprovalStatus")
     if approval is not None:
-        _check_approval(approval)
         items = [item for item in items if item["ModelApprovalStatus"] == approval]
     return page(
         call,
@@ -256,14 +249,6 @@ def list_packages(call: Call) -> Params:
         default_sort="CreationTime",
         name_of=lambda item: str(item["ModelPackageGroupName"]),
     )
-
-
-def _check_approval(status: Any) -> None:
-    if status not in APPROVAL_STATUSES:
-        raise ValidationError(
-            f"1 validation error detected: Value '{status}' at 'modelApprovalStatus' failed to satisfy "
-            f"constraint: Member must satisfy enum value set: [{', '.join(APPROVAL_STATUSES)}]"
-        )
 
 
 def _publish(sagemaker: SageMaker, region: str, body: Params, changed: list[str]) -> None:

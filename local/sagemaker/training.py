@@ -270,6 +270,10 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> TrainingJob:
 
 
 def _validate(request: Params) -> None:
+    for needed in ("AlgorithmSpecification", "ResourceConfig"):
+        if not request.get(needed):
+            # Optional in the API for serverless training jobs alone.
+            raise ValidationError(f"{needed} is missing: the embedded AWS has no serverless training jobs.")
     specification = request["AlgorithmSpecification"]
     if not specification.get("TrainingImage"):
         raise UnsupportedOperation(
@@ -283,6 +287,10 @@ def _validate(request: Params) -> None:
                 f"Invalid regular expression in AlgorithmSpecification.MetricDefinitions[{index}].Regex: "
                 f"{error}"
             ) from error
+    if specification["TrainingInputMode"] == "Pipe":
+        raise UnsupportedOperation(
+            "AlgorithmSpecification.TrainingInputMode Pipe is not supported by the embedded AWS."
+        )
     if request["ResourceConfig"].get("InstanceCount", 1) != 1:
         raise UnsupportedOperation(
             "ResourceConfig.InstanceCount must be 1: the embedded AWS has one machine."

@@ -431,7 +431,7 @@ def test_a_capture_that_cannot_be_written_disturbs_no_request(aws: Driver) -> No
     bad = {**capture, "DestinationS3Uri": "here"}
     lax = aws.server.client("sagemaker", parameter_validation=False)
     variant = {"VariantName": "v", "ModelName": label, "InitialInstanceCount": 1, "InstanceType": "x"}
-    with pytest.raises(ClientError, match="DestinationS3Uri"):
+    with pytest.raises(ClientError, match="destinationS3Uri"):
         lax.create_endpoint_config(
             EndpointConfigName=unique("c"), ProductionVariants=[variant], DataCaptureConfig=bad
         )

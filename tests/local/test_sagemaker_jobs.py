@@ -233,6 +233,10 @@ def test_job_names_are_unique_and_jobs_are_listed(aws: Driver) -> None:
             "one machine",
         ),
         ({"InputDataConfig": [{**channel("a", "s3://b/c"), "InputMode": "Pipe"}]}, "Pipe"),
+        (
+            {"AlgorithmSpecification": {"TrainingImage": PROBE, "TrainingInputMode": "Pipe"}},
+            "TrainingInputMode Pipe is not supported",
+        ),
         ({"InputDataConfig": [{**channel("a", "s3://b/c"), "CompressionType": "Gzip"}]}, "CompressionType"),
         ({"InputDataConfig": [channel("a", "s3://b/c"), channel("a", "s3://b/c")]}, "used twice"),
         (

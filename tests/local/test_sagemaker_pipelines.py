@@ -272,7 +272,7 @@ def test_the_same_token_is_the_same_execution(aws: Driver) -> None:
     assert begin(0) in arns
     assert start(aws, name) not in arns
     assert len(aws.sagemaker.list_pipeline_executions(PipelineName=name)["PipelineExecutionSummaries"]) == 2
-    with pytest.raises(ClientError, match="between 32 and 128"):
+    with pytest.raises(ClientError, match="have length less than or equal to 128"):
         aws.sagemaker.start_pipeline_execution(PipelineName=name, ClientRequestToken="a" * 129)
 
 
@@ -418,6 +418,11 @@ def broken(change: Callable[[Json], None]) -> Json:
         (lambda d: d["Steps"][0].pop("Arguments"), r"Steps\[0\] \(One\) must have an object as Arguments"),
         (lambda d: d["Steps"][0].update(Arguments={}), "ErrorMessage is missing"),
         (lambda d: d["Steps"][0].update(DependsOn=["Nobody"]), r"DependsOn\[0\] names 'Nobody'"),
+        (lambda d: d["Steps"][0].update(DependsOn="Three"), r"Steps\[0\].DependsOn must be an array"),
+        (lambda d: d["Steps"][0].update(DependsOn=[["Three"]]), r"DependsOn\[0\] names \['Three'\]"),
+        (lambda d: d["Steps"][0].update(PropertyFiles=[1]), r"PropertyFiles\[0\] must be an object"),
+        (lambda d: d.update(PipelineDefinitionConfig=[1]), "PipelineDefinitionConfig must be an object"),
+        (lambda d: d["Parameters"][0].update(EnumValues=[2]), "1 is not one of its EnumValues"),
         (
             lambda d: d["Steps"][0].update(DependsOn=["Three"]) or d["Steps"][1].update(DependsOn=["One"]),
             "circle",

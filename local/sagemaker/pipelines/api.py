@@ -122,11 +122,6 @@ def start_execution(call: Call) -> Params:
         if call.get(unsupported) is not None:
             raise UnsupportedOperation(f"{unsupported} is not supported by the embedded AWS.")
     token = call.get("ClientRequestToken")
-    if token is not None and not 32 <= len(token) <= 128:
-        raise ValidationError(
-            f"1 validation error detected: Value '{token}' at 'clientRequestToken' failed to satisfy "
-            "constraint: Member must have length between 32 and 128"
-        )
     # One lock around the look-up and the record: two starts with one token are one execution.
     with call.state.lock:
         if token is not None and token in pipeline.tokens:

@@ -115,9 +115,9 @@ def parse(text: str) -> Definition:
     flat: dict[str, Step] = {}
     _steps(document.get("Steps"), "Steps", None, True, flat)
     files = {
-        (step.name, item.get("PropertyFileName"))
+        (step.name, _text(item, "PropertyFileName", f"{step.where}.PropertyFiles[{index}]"))
         for step in flat.values()
-        for item in step.body.get("PropertyFiles") or []
+        for index, item in enumerate(_list(step.body, "PropertyFiles", step.where))
     }
     checked: dict[str, Step] = {}
     for step in flat.values():
@@ -127,6 +127,8 @@ def parse(text: str) -> Definition:
         )
     _check_cycles(checked)
     config = document.get("PipelineDefinitionConfig") or {}
+    if not isinstance(config, dict):
+        raise DefinitionError("PipelineDefinitionConfig must be an object.")
     return Definition(parameters, checked, bool(config.get("UseCustomJobPrefix")))
 
 
@@ -147,9 +149,12 @@ def _parameters(items: Any) -> dict[str, Parameter]:
             or (isinstance(default, bool) and kind != "Boolean")
         ):
             raise DefinitionError(f"{where}.DefaultValue {default!r} is not of type {kind}.")
-        result[name] = Parameter(
-            name, kind, default, default is not None, tuple(item.get("EnumValues") or ())
-        )
+        allowed = tuple(_list(item, "EnumValues", where))
+        if default is not None and allowed and default not in allowed:
+            raise DefinitionError(
+                f"{where}.DefaultValue {default!r} is not one of its EnumValues {list(allowed)}."
+            )
+        result[name] = Parameter(name, kind, default, default is not None, allowed)
     return result
 
 
@@ -190,9 +195,9 @@ def _check_step(
 ) -> frozenset[str]:
     """Check references and return the names of the steps that this one needs."""
     needs: set[str] = set()
-    for index, item in enumerate(step.body.get("DependsOn") or []):
-        name = item if isinstance(item, str) else (item or {}).get("Name")
-        if name not in flat:
+    for index, item in enumerate(_list(step.body, "DependsOn", step.where)):
+        name = item.get("Name") if isinstance(item, dict) else item
+        if not isinstance(name, str) or name not in flat:
             raise DefinitionError(f"{step.where}.DependsOn[{index}] names {name!r}, which is no step.")
         needs.add(name)
     arguments, where = step.arguments, f"{step.where}.Arguments"
@@ -202,7 +207,7 @@ def _check_step(
             _check_condition(condition, f"{where}[{index}]")
     for place, reference in _references(arguments, where):
         needs |= _check_reference(reference, place, flat, parameters, files)
-    for index, item in enumerate(step.body.get("PropertyFiles") or []):
+    for index, item in enumerate(_list(step.body, "PropertyFiles", step.where)):
         here = f"{step.where}.PropertyFiles[{index}]"
         for key in ("PropertyFileName", "OutputName", "FilePath"):
             _text(item, key, here)
@@ -287,7 +292,7 @@ def _check_condition(condition: Any, where: str) -> None:
             raise DefinitionError(f"{where} ({kind}) must have {key}.")
     if kind == "Not":
         _check_condition(condition["Expression"], f"{where}.Expression")
-    for index, item in enumerate(condition.get("Conditions") or []):
+    for index, item in enumerate(_list(condition, "Conditions", where)):
         _check_condition(item, f"{where}.Conditions[{index}]")
 
 
@@ -299,6 +304,13 @@ def _check_cycles(steps: dict[str, Step]) -> None:
             raise DefinitionError(f"The steps {', '.join(sorted(left))} depend on each other in a circle.")
         for name in free:
             del left[name]
+
+
+def _list(item: dict[str, Any], key: str, where: str) -> list[Any]:
+    value = item.get(key)
+    if value is not None and not isinstance(value, list):
+        raise DefinitionError(f"{where}.{key} must be an array.")
+    return value or []
 
 
 def _text(item: Any, key: str, where: str) -> str:

@@ -10,7 +10,7 @@ import botocore.session
 from botocore.validate import ParamValidator
 from moto.core.exceptions import ServiceException
 
-from local.sagemaker import models, processing, registry, training
+from local.sagemaker import constraints, models, processing, registry, training
 from local.sagemaker.errors import JobError
 from local.sagemaker.jobs import Job
 from local.sagemaker.pipelines.definition import Step
@@ -129,10 +129,9 @@ def _made(operation: str, create: Callable[..., Any], context: StepContext, argu
 def _validate(operation: str, arguments: Params) -> None:
     shape: Any = _MODEL.operation_model(operation).input_shape
     report = ParamValidator().validate(arguments, shape)
-    if report.has_errors():
-        raise JobError(
-            f"ClientError: Failed to invoke sagemaker:{operation}. Error Details: {report.generate_report()}"
-        )
+    wrong = report.generate_report() or "; ".join(constraints.violations(operation, arguments))
+    if wrong:
+        raise JobError(f"ClientError: Failed to invoke sagemaker:{operation}. Error Details: {wrong}")
 
 
 def _finish(context: StepContext, job: Job) -> Any:
