@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
+
+from local import workdirs
 
 ACCOUNT_ID = "123456789012"
 """The account that moto simulates (its own constant)."""
@@ -40,7 +40,7 @@ class LocalAws:
         self.region = region
         self.account_id = ACCOUNT_ID
         self.endpoint = f"http://localhost:{port}"
-        self.workdir = Path(tempfile.mkdtemp(prefix="truthloop-local-"))
+        self.workdir = workdirs.make()
         self.stopping = threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="local")
         self._on_stop: list[Callable[[], None]] = []

@@ -153,6 +153,37 @@ def test_it_ends_cleanly_while_it_starts(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_server_leaves_is_deleted_by_the_next(tmp_path: Path) -> None:
+    # Given a server that was killed, one that lives, and a directory that is none of ours
+    with started("--no-deploy", port=free_port(), TMPDIR=str(tmp_path)) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "ready\n"
+        [left] = tmp_path.iterdir()
+        killed.kill()
+        killed.wait(timeout=20)
+    foreign = tmp_path / "truthloop-local-notes"
+    foreign.mkdir()
+    assert left.exists()
+
+    # When two more start side by side
+    with (
+        started("--no-deploy", port=free_port(), TMPDIR=str(tmp_path)) as one,
+        started("--no-deploy", port=free_port(), TMPDIR=str(tmp_path)) as two,
+    ):
+        for process in (one, two):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+
+        # Then what nobody owns is gone, and nothing else
+        assert not left.exists()
+        assert len(list(tmp_path.iterdir())) == 3
+        one.terminate()
+        two.terminate()
+        one.wait(timeout=20)
+        two.wait(timeout=20)
+    assert list(tmp_path.iterdir()) == [foreign]
+
+
 def test_it_listens_on_the_loopback_interface_only(server: Any) -> None:
     listening = {
         connection.laddr.ip
