@@ -247,6 +247,29 @@ def test_preflight_compares_the_version_that_the_snapshot_then_has(base: Any) ->
     assert verdict["evidence"]["datasetVersion"] == snapshot["datasetVersion"]
 
 
+def test_a_later_snapshot_reads_only_what_is_new(base: Any) -> None:
+    # Given
+    base.corrections({"a": "1", "b": "2"}, key="early", sequencer="01")
+    finished(base, "one")
+    (early,) = base.keys("ground-truth/accepted/")
+    base.corrections({"b": "3", "c": "4"}, key="late", sequencer="02")
+    # When
+    seen: list[str] = []
+    base.hook("before-call.s3.GetObject", lambda params, **_: seen.append(params["url_path"]))
+    dataset = base.run("snapshot_dataset", keyed(base.claim("two")))
+    # Then
+    assert dataset["labels"] == 3
+    read = {path for path in seen if "ground-truth/accepted/" in path}
+    assert len(read) == 1
+    assert not any(early in path for path in read)
+    lines = base.get("datasets/g00000002/ground-truth.jsonl").decode().splitlines()
+    assert {line["inferenceId"]: line["label"] for line in map(json.loads, lines)} == {
+        "a": "1",
+        "b": "3",
+        "c": "4",
+    }
+
+
 def test_a_snapshot_that_crashed_halfway_is_finished(base: Any) -> None:
     base.corrections({"i1": "7"})
     claim = base.claim("one")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from truthloop.claim import LastRun
 from truthloop.dataset import ChampionModel, Dataset, dataset_version
-from truthloop.labels import Label, merge, read_accepted, read_merged
+from truthloop.labels import Label, merge, merge_into, read_accepted, read_merged
 from truthloop.names import dataset_prefix
 from truthloop.ports import Objects, Ports
 from truthloop.registry import APPROVED, ModelPackage
@@ -25,30 +25,55 @@ class Fold:
     previous_dataset_version: str | None
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the last run that trained has seen; nothing before the first."""
+
+    dataset: Dataset | None
+    labels: Mapping[str, Label]
+
+    @property
+    def accepted_keys(self) -> tuple[str, ...]:
+        """The accepted objects whose labels are in `labels`."""
+        return self.dataset.accepted_keys if self.dataset else ()
+
+
+def read_trained(objects: Objects, last_trained: LastRun | None) -> Trained:
+    """Read the dataset of `last_trained`."""
+    if last_trained is None:
+        return Trained(None, {})
+    key = f"{dataset_prefix(last_trained.generation)}ground-truth.jsonl"
+    labels = merge({}, read_merged(key, objects.lines(key)))
+    return Trained(read_dataset(objects, last_trained.generation), labels)
+
+
+def fold(before: Trained, accepted_keys: Iterable[str], objects: Objects) -> Mapping[str, Label]:
+    """Fold accepted objects onto what was trained on, reading only those that it does not hold.
+
+    Each upload is an object of its own: reading all of them again for each run would outgrow a function.
+    """
+    known = frozenset(before.accepted_keys)
+    labels: dict[str, Label] = dict(before.labels)
+    for key in sorted(set(accepted_keys) - known):
+        merge_into(labels, read_accepted(key, objects.lines(key)))
+    return labels
+
+
 def fold_labels(objects: Objects, last_trained: LastRun | None) -> Fold:
     """Fold everything accepted since `last_trained`'s dataset onto that dataset.
 
     Counting from the objects themselves each time is what makes it exact: there is no counter that a
     redelivery could bump or a crash could leave behind.
     """
-    before: dict[str, Label] = {}
-    known: frozenset[str] = frozenset()
-    previous: Dataset | None = None
-    if last_trained is not None:
-        prefix = dataset_prefix(last_trained.generation)
-        previous = read_dataset(objects, last_trained.generation)
-        known = frozenset(previous.accepted_keys)
-        key = f"{prefix}ground-truth.jsonl"
-        before = merge({}, read_merged(key, objects.lines(key)))
-    keys = sorted(info.key for info in objects.list(ACCEPTED_PREFIX))
-    labels: Mapping[str, Label] = before
-    for key in keys:
-        if key not in known:
-            labels = merge(labels, read_accepted(key, objects.lines(key)))
+    before = read_trained(objects, last_trained)
+    keys = [info.key for info in objects.list(ACCEPTED_PREFIX)]
+    accepted_keys = tuple(sorted({*before.accepted_keys, *keys}))
+    labels = fold(before, accepted_keys, objects)
+    previous = before.dataset
     return Fold(
-        before=before,
+        before=before.labels,
         labels=labels,
-        accepted_keys=tuple(sorted(known.union(keys))),
+        accepted_keys=accepted_keys,
         dataset_version=dataset_version(objects.list(BASE_PREFIX), labels),
         previous_dataset_version=previous.dataset_version if previous else None,
     )

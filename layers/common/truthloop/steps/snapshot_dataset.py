@@ -8,11 +8,11 @@ from typing import Any, TypedDict
 from truthloop.claim import GenerationRecord, require_claim
 from truthloop.dataset import ChampionModel, Dataset, manifest
 from truthloop.errors import DatasetInvalid, ModelPackageInvalid
-from truthloop.labels import Label, changed, merge, per_label, read_accepted
+from truthloop.labels import changed, per_label
 from truthloop.names import dataset_prefix, split_uri
 from truthloop.ports import Ports
 from truthloop.settings import BASE_PREFIX
-from truthloop.steps.evidence import champion_model, find_champion, fold_labels
+from truthloop.steps.evidence import champion_model, find_champion, fold, fold_labels, read_trained
 from truthloop.times import to_iso
 
 
@@ -53,7 +53,7 @@ def snapshot_dataset(event: Mapping[str, Any], ports: Ports) -> SnapshotOutput:
         content = objects.read(key)
     dataset = Dataset.from_json(content, objects.uri(key))
 
-    objects.put_once(f"{prefix}ground-truth.jsonl", b"".join(_label_lines(dataset, ports)))
+    objects.put_once(f"{prefix}ground-truth.jsonl", b"".join(_label_lines(dataset, record, ports)))
     captures = sorted(info.key for info in objects.list(f"capture/{ports.endpoint.name}/"))
     objects.put_once(f"{prefix}capture.manifest", manifest(objects.bucket, [*captures, key]))
     champion = _champion_key(dataset.champion, objects.bucket)
@@ -84,10 +84,9 @@ def _new_dataset(generation: str, record: GenerationRecord, captures: int, ports
     )
 
 
-def _label_lines(dataset: Dataset, ports: Ports) -> list[bytes]:
-    labels: Mapping[str, Label] = {}
-    for key in dataset.accepted_keys:
-        labels = merge(labels, read_accepted(key, ports.objects.lines(key)))
+def _label_lines(dataset: Dataset, record: GenerationRecord, ports: Ports) -> list[bytes]:
+    # What was trained on last does not change while the claim is held: any attempt folds the same.
+    labels = fold(read_trained(ports.objects, record.last_trained), dataset.accepted_keys, ports.objects)
     if len(labels) != dataset.labels:
         raise DatasetInvalid(
             f"{dataset.generation} promises {dataset.labels} labels and its accepted objects hold "
