@@ -292,9 +292,11 @@ def unpack(archive: Path, directory: Path, uri: str) -> None:
         with tarfile.open(archive, "r:*") as tar:
             tar.extractall(directory, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
+        # tarfile adds a line for each compression that it has tried.
+        reason = str(error).partition("\n")[0].rstrip(":")
         raise DataError(
             f"ClientError: Failed to extract model data archive from URL {uri}. Please ensure that the "
-            f"object located at the URL is a valid tar.gz archive ({error})."
+            f"object located at the URL is a valid tar.gz archive ({reason})."
         ) from error
 
 

@@ -464,7 +464,11 @@ def test_an_update_to_a_sick_model_is_taken_back(aws: Driver, endpoint: tuple[st
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("notar", "valid tar.gz"), ("missing", "No S3 objects"), ("crash", "ended with exit code 1")],
+    [
+        ("notar", "valid tar.gz archive (file could not be opened successfully)."),
+        ("missing", "No S3 objects"),
+        ("crash", "ended with exit code 1"),
+    ],
 )
 def test_an_endpoint_that_cannot_serve_fails(aws: Driver, kind: str, reason: str) -> None:
     data = {

@@ -39,9 +39,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(*arguments: str, port: int, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: str, port: int, program: str = "local", **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "local", *arguments],
+        [sys.executable, "-m", program, *arguments],
         cwd=ROOT,
         env={**os.environ, "PORT": str(port), **environment},
         stdout=subprocess.PIPE,
@@ -63,7 +65,8 @@ def ask(port: int, headers: dict[str, str], method: str = "GET") -> http.client.
     return response
 
 
-def test_a_port_in_use_is_one_clear_message() -> None:
+@pytest.mark.parametrize("program", [["local", "--no-deploy"], ["demo.serve"]])
+def test_a_port_in_use_is_one_clear_message(program: list[str]) -> None:
     # Given another process on the port
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -71,7 +74,7 @@ def test_a_port_in_use_is_one_clear_message() -> None:
         port = other.getsockname()[1]
 
         # When
-        with started("--no-deploy", port=port) as process:
+        with started(*program[1:], port=port, program=program[0]) as process:
             out, error = process.communicate(timeout=30)
 
     # Then
@@ -90,14 +93,32 @@ def test_a_port_that_is_no_port_is_refused() -> None:
     assert "'many' is not a port number" in error
 
 
-def test_an_old_python_is_one_clear_message() -> None:
+@pytest.mark.parametrize("program", ["local", "demo", "demo.serve"])
+def test_an_old_python_is_one_clear_message(program: str) -> None:
     # The check runs before anything is imported that an old Python could not read.
-    code = "import sys, runpy; sys.version_info = (3, 10, 4, 'final', 0); runpy.run_module('local', run_name='__main__')"
+    code = f"import sys, runpy; sys.version_info = (3, 10, 4, 'final', 0); runpy.run_module('{program}', run_name='__main__')"
 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
     assert done.stderr == "error: this needs Python 3.11 or newer, and this is 3.10.4\n"
+
+
+@pytest.mark.parametrize("target", ["demo", "local", "test"])
+def test_make_refuses_an_old_python(target: str, tmp_path: Path) -> None:
+    # Given a Python 3.10, as far as make asks it, and no environment yet
+    old = tmp_path / "python3.10"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.4 || exit 1\n')
+    old.chmod(0o755)
+
+    # When
+    command = ["make", target, f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    # Then
+    assert done.returncode == 2
+    assert f"Truthloop needs Python 3.11 or newer; {old} is Python 3.10.4." in done.stdout
+    assert not (tmp_path / "venv").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
