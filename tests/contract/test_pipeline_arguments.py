@@ -71,6 +71,11 @@ def resolved(value: Any) -> Any:
     return {key: resolved(part) for key, part in value.items()}
 
 
+def spelt_for_python(pattern: str) -> str:
+    """Return a pattern of Java's, with its Unicode classes, as Python knows them."""
+    return re.sub(r"\$\{1,\d+\}$", "", pattern.replace(r"\p{L}\p{Z}\p{N}", r"\w "))
+
+
 def violations(shape: Shape, value: Any, where: str) -> Iterator[str]:
     """Yield the texts that are none of a shape's values or do not match its pattern."""
     if shape.type_name == "structure":
@@ -87,7 +92,7 @@ def violations(shape: Shape, value: Any, where: str) -> Iterator[str]:
         if getattr(shape, "enum", None) and value not in shape.enum:
             yield f"{where} is {value!r}, which is none of {shape.enum}"
         pattern = shape.metadata.get("pattern")
-        if pattern and "\\p{" not in pattern and not re.fullmatch(pattern, value):
+        if pattern and not re.fullmatch(spelt_for_python(pattern), value):
             yield f"{where} is {value!r}, which does not match {pattern}"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
 from truthloop.aws.attributes import from_item, to_attribute, to_item
 from truthloop.aws.calls import translate
-from truthloop.decision import Evaluation, StepResult, judge_failure, shorten
+from truthloop.decision import Evaluation, StepResult, judge_failure, metadata_value, shorten
 from truthloop.errors import AwsRequestFailed, ConditionFailed, TransientAwsError
 
 
@@ -73,7 +75,39 @@ def test_the_gate_is_a_result_and_every_other_step_a_failure() -> None:
 def test_metadata_fits_the_registry() -> None:
     evaluation = Evaluation({"new": 0.5}, None, "x" * 400)
     metadata = evaluation.metadata("old")
-    assert metadata["accuracy"] == ""
+    assert "accuracy" not in metadata
     assert len(metadata["reason"]) == 256
     assert metadata["recommended"] == "false"
     assert shorten("abc", 2) == "a…"
+
+
+@pytest.mark.parametrize(
+    ("reason", "value"),
+    [
+        (
+            "new gains +0.1594 on the champion (95 % interval +0.1111 to +0.2077)",
+            "new gains +0.1594 on the champion - 95 percent interval +0.1111 to +0.2077",
+        ),
+        (
+            "old has an accuracy of 0.8, below the threshold 0.85; new gains +0.1 …\n",
+            "old has an accuracy of 0.8 below the threshold 0.85 - new gains +0.1",
+        ),
+        ("größer @ s3://b/k", "größer @ s3://b/k"),
+        ("(x" * 300, "- x" * 85 + "-"),
+        ("'\"!", "none"),
+    ],
+)
+def test_a_metadata_value_is_what_the_registry_takes(reason: str, value: str) -> None:
+    # Given: the pattern of CustomerMetadataValue, whose Unicode classes Python spells otherwise
+    service = botocore.session.get_session().get_service_model("sagemaker")
+    pattern = service.shape_for("CustomerMetadataValue").metadata["pattern"]
+    assert pattern == r"([\p{L}\p{Z}\p{N}_.:\/=+\-@]*)${1,256}"
+    # Then
+    assert metadata_value(reason) == value
+    assert re.fullmatch(r"[\w .:/=+\-@]{1,256}", value)
+
+
+def test_every_recommendation_can_be_written_on_its_package() -> None:
+    for recommended in ("new", None):
+        values = Evaluation({"old": 0.9}, recommended, "gains (95 %); short of zero").metadata("new")
+        assert all(re.fullmatch(r"[\w .:/=+\-@]{1,256}", value) for value in values.values()), values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ TRAINED = frozenset({SUCCEEDED, REJECTED_BY_GATE})
 PIPELINE_LIVE = frozenset({"Executing", "Stopping"})
 MAXIMUM_METADATA_VALUE = 256
 GATE_STEP = "FailGate"
+
+_REFUSED_IN_METADATA = re.compile(r"[^\w .:/=+\-@]")
+_SPELT_IN_METADATA = {"%": "percent", "(": "- ", ";": " -"}
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,23 @@ class Evaluation:
         accuracy = self.accuracies.get(candidate)
         return {
             "recommended": "true" if candidate == self.recommended else "false",
-            "accuracy": "" if accuracy is None else f"{accuracy:.4f}",
-            "reason": shorten(self.reason),
+            **({} if accuracy is None else {"accuracy": f"{accuracy:.4f}"}),  # a value is never empty
+            "reason": metadata_value(self.reason),
         }
 
 
-def shorten(text: str, limit: int = MAXIMUM_METADATA_VALUE) -> str:
+def shorten(text: str, limit: int) -> str:
     """Cut `text` to `limit` characters, visibly."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def metadata_value(text: str) -> str:
+    """Return `text` as SageMaker takes it in a package's metadata; evaluation.json has it as it was.
+
+    A value is 1 to 256 letters, digits, blanks and ``_.:/=+-@``: one bracket, and UpdateModelPackage refuses
+    the whole request (CustomerMetadataValue in the API reference).
+    """
+    for sign, spelt in _SPELT_IN_METADATA.items():
+        text = text.replace(sign, spelt)
+    allowed = " ".join(_REFUSED_IN_METADATA.sub(" ", text).split())
+    return allowed[:MAXIMUM_METADATA_VALUE].rstrip() or "none"

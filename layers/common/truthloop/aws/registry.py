@@ -61,7 +61,8 @@ class SageMakerRegistry:
             self._client.update_model_package(
                 ModelPackageArn=package.arn,
                 ModelApprovalStatus=REJECTED,
-                ApprovalDescription=shorten(reason, _MAXIMUM_DESCRIPTION),
+                # One line: the API's pattern admits no other.
+                ApprovalDescription=shorten(" ".join(reason.split()), _MAXIMUM_DESCRIPTION),
             )
 
     def _summaries(self, approval: str) -> Iterator[tuple[int, str]]:

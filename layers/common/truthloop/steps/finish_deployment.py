@@ -51,7 +51,7 @@ def finish_deployment(event: Mapping[str, Any], ports: Ports) -> FinishOutput:
 def _settle(package: ModelPackage, succeeded: bool, message: str, ports: Ports) -> tuple[str, str]:
     if succeeded:
         return DEPLOYED, message or f"version {package.version} is in service"
-    reason = _REASON.format(message or "no reason was given")
+    reason = _REASON.format(" ".join(message.split()) or "no reason was given")
     if package.approval == APPROVED:
         ports.registry.reject(package, reason)
         return REJECTED, reason
