@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ from local.events.delivery import Deliverer, Job, RetryPolicy
 MAX_ENTRIES = 10
 MAX_ENTRY_BYTES = 1024 * 1024
 MAX_TARGETS = 5
+_RULE_NAME = re.compile(r"[.\-_A-Za-z0-9]{1,64}")
 Event = dict[str, Any]
 
 
@@ -180,6 +182,11 @@ class EventBuses:
                 buses.deliver(rule, original_event)
 
         def checked_put_rule(backend: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+            if _RULE_NAME.fullmatch(name) is None:
+                raise ValidationException(
+                    f"1 validation error detected: Value '{name}' at 'name' failed to satisfy constraint: "
+                    "Member must satisfy regular expression pattern: [\\.\\-_A-Za-z0-9]+"
+                )
             state = kwargs.get("state")
             states = ("ENABLED", "DISABLED", "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS")
             if state and state not in states:

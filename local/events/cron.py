@@ -109,8 +109,15 @@ class Cron:
         return found if found is not None else _week_days(self.weekdays, year, month, last)
 
 
-def parse(expression: str, timezone: str = "UTC") -> Schedule:
+def parse(expression: str, timezone: str = "UTC", *, any_unit: bool = False) -> Schedule:
     """Read a schedule expression.
+
+    Parameters
+    ----------
+    timezone
+        Where ``at`` and ``cron`` read the clock.
+    any_unit
+        Whether ``rate(1 hours)`` is as good as ``rate(1 hour)``: to Scheduler it is, to rules it is not.
 
     Raises
     ------
@@ -125,7 +132,7 @@ def parse(expression: str, timezone: str = "UTC") -> Schedule:
     kind, inner = match.groups()
     zone = _zone(timezone)
     if kind == "rate":
-        return _parse_rate(expression, inner)
+        return _parse_rate(expression, inner, any_unit=any_unit)
     if kind == "cron":
         return _parse_cron(expression, inner, zone)
     try:
@@ -144,9 +151,9 @@ def _zone(timezone: str) -> ZoneInfo:
         raise InvalidScheduleError(f"The provided time zone {timezone} is not valid.") from error
 
 
-def _parse_rate(expression: str, inner: str) -> Rate:
+def _parse_rate(expression: str, inner: str, *, any_unit: bool) -> Rate:
     match = re.fullmatch(r"(\d+)\s+(minute|hour|day)(s?)", inner.strip())
-    if not match or int(match[1]) < 1 or (int(match[1]) == 1) == bool(match[3]):
+    if not match or int(match[1]) < 1 or (not any_unit and (int(match[1]) == 1) == bool(match[3])):
         raise InvalidScheduleError(
             f"Invalid Schedule Expression {expression}. "
             "Write rate(1 minute) or rate(5 minutes), with minute, hour or day."

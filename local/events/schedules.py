@@ -218,7 +218,8 @@ def _suits_rule(expression: str) -> bool:
 
 
 def _first(definition: tuple[object, ...], schedule: Any, now: datetime) -> _Next:
-    rule = cron.parse(schedule.schedule_expression, schedule.schedule_expression_timezone or "UTC")
+    zone = schedule.schedule_expression_timezone or "UTC"
+    rule = cron.parse(schedule.schedule_expression, zone, any_unit=True)
     start = _moment(schedule.start_date)
     begin = max(start, now) if start else now
     # Without a start date a rate fires at once and then counts from there.
@@ -258,7 +259,8 @@ def _moment(value: Any) -> datetime | None:
 
 def _check(settings: dict[str, Any]) -> None:
     try:
-        cron.parse(settings["schedule_expression"], settings.get("schedule_expression_timezone") or "UTC")
+        zone = settings.get("schedule_expression_timezone") or "UTC"
+        cron.parse(settings["schedule_expression"], zone, any_unit=True)
         scheduler_targets.check(settings["target"])
     except (cron.InvalidScheduleError, scheduler_targets.InvalidTargetError) as error:
         raise ValidationException(str(error)) from error

@@ -45,6 +45,15 @@ class InvalidDefinition(AWSError):  # noqa: N818 - the name of AWS
     TYPE = "InvalidDefinition"
 
 
+class InvalidArn(AWSError):  # noqa: N818 - the name of AWS
+    """The ARN is of something that the operation does not take."""
+
+    TYPE = "InvalidArn"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Invalid Arn: '{reason}'")
+
+
 class InvalidOutput(AWSError):  # noqa: N818 - the name of AWS
     """The output that a worker sent is not JSON."""
 
@@ -94,8 +103,8 @@ def check_definition(text: str, kind: str | None = None) -> None:
         raise InvalidDefinition("Invalid State Machine Definition: '" + ", ".join(map(str, found)) + "'")
 
 
-_WARNINGS = frozenset({"NO_TERMINAL_STATE"})
-"""Findings that AWS only warns about: a machine may loop until somebody stops it."""
+_WARNINGS = frozenset({"NO_TERMINAL_STATE", "RESERVED_ERROR_NAME"})
+"""Findings that AWS accepts: a machine may loop until somebody stops it, and name its errors as it likes."""
 
 
 def _page(items: list[Any], size: int | None, token: str | None) -> tuple[list[Any], str | None]:
@@ -122,6 +131,12 @@ class _Api:
 
     def create_state_machine(self: Any) -> ActionResult:
         name, definition = self._get_param("name"), self._get_param("definition")
+        kind = self._get_param("type")
+        if kind not in (None, "STANDARD", "EXPRESS"):
+            raise ValidationException(
+                f"1 validation error detected: Value '{kind}' at 'type' failed to satisfy constraint: "
+                "Member must satisfy enum value set: [STANDARD, EXPRESS]"
+            )
         backend = self.stepfunction_backend
         existing = next((machine for machine in backend.state_machines if machine.name == name), None)
         if existing is not None:
@@ -141,7 +156,11 @@ class _Api:
 
     def test_state(self: Any) -> ActionResult:
         state = json.loads(self._get_param("definition"))
-        found = [item for item in diagnose_state(state) if item.code != "MISSING_TRANSITION_TARGET"]
+        found = [
+            item
+            for item in diagnose_state(state)
+            if item.code not in {*_WARNINGS, "MISSING_TRANSITION_TARGET"}
+        ]
         if found:
             raise InvalidDefinition("Invalid State Definition: '" + ", ".join(map(str, found)) + "'")
         text = self._get_param("input") or "{}"
@@ -194,6 +213,9 @@ class _Api:
 
     def _execution(self: Any) -> Execution:
         arn = self._get_param("executionArn")
+        if arn.startswith("arn:") and arn.split(":")[5:6] == ["express"]:
+            # Only its log group and StartSyncExecution tell about an Express execution.
+            raise InvalidArn("Resource type not valid in this context: express")
         execution = self.engine.executions.get(arn)
         if execution is None:
             self.stepfunction_backend._validate_execution_arn(arn)
@@ -283,8 +305,6 @@ class _Api:
 
     def stop_execution(self: Any) -> ActionResult:
         execution = self._execution()
-        if execution.machine.kind == "EXPRESS":
-            raise StateMachineTypeNotSupported("StopExecution is not supported by express workflows")
         execution.stop(self._get_param("error"), self._get_param("cause"))
         return ActionResult({"stopDate": execution.stop_date})
 
@@ -298,7 +318,12 @@ class _Api:
                 raise ResourceNotFound(run_arn)
             found = list(self.engine.children.get(run_arn, ()))
         elif machine_arn:
-            arn = self._machine(machine_arn).arn
+            machine = self._machine(machine_arn)
+            if machine.kind == "EXPRESS":
+                raise StateMachineTypeNotSupported(
+                    "This operation is not supported by this type of state machine"
+                )
+            arn = machine.arn
             with self.engine.lock:
                 found = [
                     execution
@@ -461,6 +486,8 @@ _change_state_machine = StepFunctionBackend.update_state_machine
 
 def _store_checked(self: Any, name: str, definition: str, *args: Any, **kwargs: Any) -> Any:
     check_definition(definition, kwargs.get("sm_type"))
+    given = kwargs.get("loggingConfiguration") or {}
+    kwargs["loggingConfiguration"] = {"level": "OFF", "includeExecutionData": False, **given}
     return _store_state_machine(self, name, definition, *args, **kwargs)
 
 

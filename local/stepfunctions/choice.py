@@ -48,6 +48,15 @@ def is_operator(name: str) -> bool:
     return name in _TESTS or name in ("IsPresent", "StringMatches") or bool(_COMPARISON.fullmatch(name))
 
 
+def takes(name: str, wanted: Any) -> bool:
+    """Tell whether a value has the type that a comparison needs."""
+    if name in _TESTS or name == "IsPresent":
+        return isinstance(wanted, bool)
+    match = _COMPARISON.fullmatch(name)
+    kind = (match[1] or match[4]) if match else "String"
+    return _READERS[kind](wanted) is not None
+
+
 def string_matches(pattern: str, text: str) -> bool:
     r"""Tell whether a text matches a pattern whose ``*`` is any run of characters and ``\*`` a star."""
     pieces = re.split(r"(\\.|\*)", pattern)

@@ -73,6 +73,8 @@ _JSONATA: dict[str, set[str]] = {
     "Parallel": {"Arguments", "Output"},
     "Map": {"Items", "Output"},
 }
+_LONGEST_NAME = 80
+_LONGEST_LABEL = 40
 _TEMPLATES = ("Parameters", "ResultSelector", "ItemSelector", "Assign")
 
 
@@ -181,6 +183,8 @@ def _machine(
     if not isinstance(states, dict) or not states:
         yield _schema("The field 'States' must be an object with at least one state", f"{where}/States")
         return
+    if machine.get("Version", "1.0") != "1.0":
+        yield _schema("The field 'Version' must be 1.0", f"{where}/Version")
     limit = machine.get("TimeoutSeconds")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         yield _schema("The field 'TimeoutSeconds' must be a positive integer", f"{where}/TimeoutSeconds")
@@ -264,15 +268,44 @@ def _state(state: Mapping[str, Any], machine_language: str, states: Any, where: 
             yield Diagnostic(
                 "MISSING_TRANSITION_TARGET", f"Missing '{key}' target: {target}", f"{where}/{key}", "dangling"
             )
+    for key, path in ((key, f"{key}Path") for key in _BOTH[kind] if key in state):
+        # A Wait state has a finding of its own for all four of its fields.
+        if path in state and path in own[kind] and kind != "Wait":
+            yield _schema(f"Use either '{key}' or '{path}'", f"{where}/{path}")
     if kind in _CHECKS:
         yield from _CHECKS[kind](state, language, where)
     yield from _failing(state, language, where)
+    yield from _assignments(state, where)
     if language == "JSONata":
         yield from _expressions(state, where)
     else:
         yield from _paths(state, where)
     for place, inner in _nested(state):
         yield from _machine(inner, inner.get("QueryLanguage", machine_language), f"{where}/{place}")
+
+
+def _assignments(state: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+    """Yield the variables that cannot be assigned under their names."""
+    declared = [("Assign", state.get("Assign"))]
+    for field in ("Choices", "Catch"):
+        rules = state.get(field)
+        for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+            if isinstance(rule, dict):
+                declared.append((f"{field}[{index}]/Assign", rule.get("Assign")))
+    for place, names in declared:
+        if names is None:
+            continue
+        if not isinstance(names, dict):
+            yield _schema("'Assign' must be an object of variables", f"{where}/{place}")
+            continue
+        for key in names:
+            name = key.removesuffix(".$")
+            if not name.isidentifier() or len(name) > _LONGEST_NAME or name == "states":
+                yield _schema(
+                    f"'{name}' cannot name a variable: use letters, digits and underscores, at most "
+                    f"{_LONGEST_NAME}, no digit first, and not 'states'",
+                    f"{where}/{place}/{key}",
+                )
 
 
 def _failing(state: Mapping[str, Any], language: str, where: str) -> Iterator[Diagnostic]:
@@ -291,7 +324,12 @@ def _failing(state: Mapping[str, Any], language: str, where: str) -> Iterator[Di
                 continue
             for name in names:
                 if name.startswith("States.") and name not in RESERVED:
-                    yield _schema(f"'{name}' is not a reserved error name", f"{place}/ErrorEquals")
+                    yield Diagnostic(
+                        "RESERVED_ERROR_NAME",
+                        f"'{name}' begins like a name of Step Functions, which raises no such error",
+                        f"{place}/ErrorEquals",
+                        "error-name",
+                    )
             if "States.ALL" in names and (len(names) > 1 or index < len(rules) - 1):
                 yield _schema("'States.ALL' must appear alone and in the last rule", f"{place}/ErrorEquals")
             allowed = (
@@ -406,7 +444,12 @@ def _check_choice(state: Mapping[str, Any], language: str, where: str) -> Iterat
             )
 
 
-def _rule(rule: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
+def _rule(rule: Any, where: str, *, nested: bool = False) -> Iterator[Diagnostic]:
+    if not isinstance(rule, dict):
+        yield _schema("A choice rule must be an object", where)
+        return
+    if nested and "Next" in rule:
+        yield _schema("'Next' belongs to the outermost rule only", f"{where}/Next")
     for key in ("And", "Or"):
         if key in rule:
             parts = rule[key]
@@ -414,10 +457,10 @@ def _rule(rule: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
                 yield _schema(f"'{key}' must be a non-empty array of rules", f"{where}/{key}")
                 return
             for index, inner in enumerate(parts):
-                yield from _rule(inner, f"{where}/{key}[{index}]")
+                yield from _rule(inner, f"{where}/{key}[{index}]", nested=True)
             return
     if "Not" in rule:
-        yield from _rule(rule["Not"], f"{where}/Not")
+        yield from _rule(rule["Not"], f"{where}/Not", nested=True)
         return
     operators = [key for key in rule if choice.is_operator(key)]
     if len(operators) != 1:
@@ -426,6 +469,11 @@ def _rule(rule: Mapping[str, Any], where: str) -> Iterator[Diagnostic]:
     yield from _path(variable, f"{where}/Variable")
     if operators and operators[0].endswith("Path"):
         yield from _path(rule[operators[0]], f"{where}/{operators[0]}")
+    elif operators and not choice.takes(operators[0], rule[operators[0]]):
+        yield _schema(
+            f"'{operators[0]}' cannot compare with {json.dumps(rule[operators[0]])}",
+            f"{where}/{operators[0]}",
+        )
 
 
 def _check_parallel(state: Mapping[str, Any], _language: str, where: str) -> Iterator[Diagnostic]:
@@ -438,11 +486,23 @@ def _check_map(state: Mapping[str, Any], language: str, where: str) -> Iterator[
     if not isinstance(processor, dict):
         yield _schema("These fields are required: [ItemProcessor]", where)
         return
+    if "ItemProcessor" in state and "Iterator" in state:
+        yield _schema("Use either 'ItemProcessor' or 'Iterator'", f"{where}/Iterator")
+    label = state.get("Label", "")
+    if not isinstance(label, str) or len(label) > _LONGEST_LABEL:
+        yield _schema(f"'Label' must be a text of at most {_LONGEST_LABEL} characters", f"{where}/Label")
     mode = processor.get("ProcessorConfig", {}).get("Mode", "INLINE")
     if mode not in ("INLINE", "DISTRIBUTED"):
         yield _schema(
             f"'Mode' must be INLINE or DISTRIBUTED, not {mode!r}", f"{where}/ItemProcessor/ProcessorConfig"
         )
+    if mode == "DISTRIBUTED":
+        kind = processor["ProcessorConfig"].get("ExecutionType")
+        if kind not in ("STANDARD", "EXPRESS"):
+            yield _schema(
+                f"'ExecutionType' of a Map with Mode DISTRIBUTED must be STANDARD or EXPRESS, not {kind!r}",
+                f"{where}/ItemProcessor/ProcessorConfig",
+            )
     if mode == "INLINE":
         for key in (
             "ItemReader",
@@ -454,6 +514,9 @@ def _check_map(state: Mapping[str, Any], language: str, where: str) -> Iterator[
         ):
             if key in state:
                 yield _schema(f"Field '{key}' needs a Map with Mode DISTRIBUTED", f"{where}/{key}")
+    items = state.get("Items", [])
+    if language == "JSONata" and not isinstance(items, (list, dict)) and not jsonata.is_expression(items):
+        yield _schema("'Items' must be an array, an object or a JSONata expression", f"{where}/Items")
     if "ItemReader" in state and ("Items" in state or "ItemsPath" in state) and language == "JSONata":
         yield _schema("Use either ItemReader or Items", f"{where}/Items")
 

@@ -146,7 +146,6 @@ class Execution:
                 "roleArn": self.machine.role_arn,
             },
         )
-        flow.previous = 1
         try:
             if self._stop_reason is not None:
                 raise asyncio.CancelledError  # noqa: TRY301 - stopped before its first step

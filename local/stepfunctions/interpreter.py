@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PAYLOAD_LIMIT = 262_144
 """Bytes of the largest input, output or result."""
 
+NEIGHBOUR_FAILED = "a branch or iteration beside this one failed"
+"""Why :func:`run_together` cancels what still runs."""
+
 RETRYING = frozenset({"Task", "Parallel", "Map"})
 _NEVER = object()
 
@@ -212,7 +215,12 @@ async def run_state(flow: Flow, name: str, value: Any) -> tuple[Any, str | None]
         frame = Frame(flow, name, state, value)
         try:
             output = await HANDLERS[kind](frame)
-            _check_size(name, output)
+            check_size(name, output)
+        except asyncio.CancelledError as stop:
+            # A stopped or timed out execution ends where it is; only a failed neighbour is told of here.
+            if stop.args == (NEIGHBOUR_FAILED,):
+                flow.record(f"{kind}StateAborted")
+            raise
         except StateError as error:
             explain(error, flow, name, entered)
             if kind not in RETRYING:
@@ -235,7 +243,8 @@ async def run_state(flow: Flow, name: str, value: Any) -> tuple[Any, str | None]
 _WHOLE = {"truncated": False}
 
 
-def _check_size(name: str, output: Any) -> None:
+def check_size(name: str, output: Any) -> None:
+    """Raise ``States.DataLimitExceeded`` if what a state or task returned is too large."""
     if len(compact(output).encode()) > PAYLOAD_LIMIT:
         raise StateError(
             DATA_LIMIT,
@@ -303,6 +312,7 @@ async def run_together(jobs: Sequence[Callable[[], Coroutine[Any, Any, Any]]], l
             return await job()
 
     tasks = [asyncio.ensure_future(guarded(job)) for job in jobs]
+    reason: str | None = NEIGHBOUR_FAILED
     try:
         if tasks:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -310,9 +320,12 @@ async def run_together(jobs: Sequence[Callable[[], Coroutine[Any, Any, Any]]], l
             if task.done() and not task.cancelled() and (problem := task.exception()) is not None:
                 raise problem
         return [task.result() for task in tasks]
+    except asyncio.CancelledError as stop:
+        reason = stop.args[0] if stop.args else None
+        raise
     finally:
         for task in tasks:
-            task.cancel()
+            task.cancel(reason)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

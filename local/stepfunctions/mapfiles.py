@@ -81,6 +81,12 @@ async def read_items(frame: Frame, reader: Mapping[str, Any]) -> list[_Item]:
     return items[:most]
 
 
+def source(frame: Frame, reader: Mapping[str, Any]) -> str:
+    """Return where the items come from, as the context object names it."""
+    place = _arguments(frame, reader, "ItemReader")
+    return f"S3://{place.get('Bucket', '')}/{place.get('Key', place.get('Prefix', ''))}"
+
+
 def _listed(client: Any, place: Mapping[str, Any], most: int | None) -> list[_Item]:
     items: list[_Item] = []
     for page in client.get_paginator("list_objects_v2").paginate(**place):

@@ -29,11 +29,16 @@ async def run_map(frame: Frame) -> Any:
     distributed = processor.get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED"
     reader = state.get("ItemReader")
     items = await mapfiles.read_items(frame, reader) if reader is not None else _items(frame)
-    inputs = [_select(frame, index, key, value) for index, (key, value) in enumerate(items)]
+    source = mapfiles.source(frame, reader) if reader is not None else "STATE_DATA"
+    contexts = [
+        {"Index": index, "Value": value} | ({"Key": key} if key is not None else {}) | {"Source": source}
+        for index, (key, value) in enumerate(items)
+    ]
+    inputs = [_select(frame, item) for item in contexts]
     limit = frame.whole("MaxConcurrency") or 0
     if distributed:
         return await _run_distributed(frame, processor, inputs, limit)
-    return await _run_inline(frame, processor, inputs, limit)
+    return await _run_inline(frame, processor, list(zip(contexts, inputs, strict=True)), limit)
 
 
 def _items(frame: Frame) -> list[tuple[str | None, Any]]:
@@ -60,9 +65,8 @@ def _items(frame: Frame) -> list[tuple[str | None, Any]]:
     raise runtime_error(f'Reference path "{path}" must point to array, but points to {compact(value)}.')
 
 
-def _select(frame: Frame, index: int, key: str | None, value: Any) -> Any:
+def _select(frame: Frame, item: dict[str, Any]) -> Any:
     """Return the input of one iteration: the item, or what ItemSelector makes of it."""
-    item = {"Index": index, "Value": value} | ({"Key": key} if key is not None else {})
     selector = frame.state.get("ItemSelector")
     frame.flow.context["Map"] = {"Item": item}
     try:
@@ -76,16 +80,19 @@ def _select(frame: Frame, index: int, key: str | None, value: Any) -> Any:
             )
     finally:
         frame.flow.context.pop("Map")
-    return value if key is None else {"Key": key, "Value": value}
+    return {"Key": item["Key"], "Value": item["Value"]} if "Key" in item else item["Value"]
 
 
-async def _run_inline(frame: Frame, processor: Mapping[str, Any], inputs: list[Any], limit: int) -> Any:
+async def _run_inline(
+    frame: Frame, processor: Mapping[str, Any], items: list[tuple[dict[str, Any], Any]], limit: int
+) -> Any:
     flow, name = frame.flow, frame.name
-    flow.record("MapStateStarted", {"length": len(inputs)})
+    flow.record("MapStateStarted", {"length": len(items)})
     branches: list[Flow] = []
 
-    async def iterate(index: int, value: Any) -> Any:
-        branch = flow.branch(processor, {"Map": {"Item": {"Index": index, "Value": value}}})
+    async def iterate(index: int, item: dict[str, Any], value: Any) -> Any:
+        # The context keeps the item as it came, whatever ItemSelector made of it.
+        branch = flow.branch(processor, {"Map": {"Item": item}})
         branches.append(branch)
         about = {"name": name, "index": index}
         branch.record("MapIterationStarted", about)
@@ -100,7 +107,7 @@ async def _run_inline(frame: Frame, processor: Mapping[str, Any], inputs: list[A
         branch.record("MapIterationSucceeded", about)
         return output
 
-    jobs = [partial(iterate, index, value) for index, value in enumerate(inputs)]
+    jobs = [partial(iterate, index, item, value) for index, (item, value) in enumerate(items)]
     try:
         outputs = await run_together(jobs, limit)
     except StateError as error:

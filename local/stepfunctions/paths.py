@@ -14,7 +14,7 @@ from jsonpath_ng.ext import parse
 
 from local.stepfunctions.errors import PARAMETER_PATH, RESULT_PATH, StateError, runtime_error
 
-_STEP = re.compile(r"""\.([\w\-]+)|\[(-?\d+)\]|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]""")
+_STEP = re.compile(r"""\.([\w\-]+)|\.?\[(-?\d+)\]|\.?\['((?:[^'\\]|\\.)*)'\]|\.?\["((?:[^"\\]|\\.)*)"\]""")
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
 _LENGTH = ".length()"
 
@@ -56,7 +56,8 @@ def reference_steps(path: str) -> tuple[Step, ...] | None:
 
 @functools.lru_cache(maxsize=4096)
 def _compiled(path: str) -> Any:
-    return parse(path.replace("&&", "&"))
+    # AWS's reader takes "$.[…]" for "$[…]".
+    return parse(re.sub(r"(?<!\.)\.\[", "[", path).replace("&&", "&"))
 
 
 def check_path(path: str) -> None:

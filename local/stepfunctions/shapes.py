@@ -25,6 +25,9 @@ _SERVICES = {
     "cognitoidentityprovider": "cognito-idp",
     "costexplorer": "ce",
 }
+_JAVA_NAMES = {("AttributeValue", "NULL"): "Nul"}
+"""Members that the Java SDK calls by another name: ``null`` is a word of Java."""
+
 _SESSION = botocore.session.get_session()
 
 
@@ -68,10 +71,19 @@ def service_prefix(service: str) -> str:
     return pascal(_SESSION.get_service_model(service).service_id)
 
 
+_FLAGS = {"true": True, "false": False}
+
+
 def to_request(value: Any, shape: Shape) -> Any:
-    """Return what boto3 expects for a JSON value: members by name in any case, blobs, JSON in strings."""
+    """Return what boto3 expects for a JSON value: members by name in any case, blobs, JSON in strings.
+
+    Texts that hold a number or a boolean become one where the API wants it, as Step Functions reads them.
+    """
+    if shape.name == "AttributeValue" and isinstance(value, str):
+        return {"S": value}
     if isinstance(shape, StructureShape) and isinstance(value, dict):
-        members = {_plain(name): name for name in shape.members}
+        members = {_plain(_JAVA_NAMES.get((shape.name, name), name)): name for name in shape.members}
+        members |= {_plain(name): name for name in shape.members}
         request = {}
         for key, item in value.items():
             name = members.get(_plain(key), key)
@@ -85,6 +97,11 @@ def to_request(value: Any, shape: Shape) -> Any:
         return (value if isinstance(value, str) else compact(value)).encode()
     if shape.type_name == "string" and not isinstance(value, str):
         return compact(value)
+    if isinstance(value, str):
+        if shape.type_name == "boolean":
+            return _FLAGS.get(value.lower(), value)
+        if shape.type_name in ("integer", "long") and re.fullmatch(r"-?\d+", value):
+            return int(value)
     return value
 
 
@@ -97,7 +114,8 @@ def _bytes(value: bytes) -> str:
 
 def _scalar(value: Any, millis: bool) -> Any:
     if isinstance(value, datetime):
-        return round(value.timestamp() * 1000) if millis else iso(value)
+        # Java, in which Step Functions calls the APIs, writes a fraction only where there is one.
+        return round(value.timestamp() * 1000) if millis else iso(value).replace(".000Z", "Z")
     if isinstance(value, bytes):
         return _bytes(value)
     if hasattr(value, "read"):
@@ -110,7 +128,7 @@ def from_response(value: Any, shape: Shape | None, *, millis: bool = False, rena
     if isinstance(value, dict):
         if isinstance(shape, StructureShape):
             return {
-                pascal(key) if rename else key: from_response(
+                _JAVA_NAMES.get((shape.name, key), pascal(key)) if rename else key: from_response(
                     item, shape.members[key], millis=millis, rename=rename
                 )
                 for key, item in value.items()
@@ -160,6 +178,10 @@ def error_name(error: ClientError, service: str, prefix: str, generic: str) -> s
     """Return the error name of a failed call: the modelled exception, else the service's general one."""
     code = error.response.get("Error", {}).get("Code", "")
     shape = _error_shapes(service).get(_LEGACY_CODES.get(code, code))
+    if shape is None and code == "404":
+        # The answer to a HEAD request has no body to name the error: the status stands for the modelled one.
+        modelled = _SESSION.get_service_model(service).operation_model(error.operation_name).error_shapes
+        shape = modelled[0].name if modelled else None
     return f"{prefix}.{generic if shape is None else exception_name(shape)}"
 
 

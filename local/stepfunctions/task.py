@@ -17,6 +17,7 @@ from local.stepfunctions.errors import (
     runtime_error,
 )
 from local.stepfunctions.history import compact
+from local.stepfunctions.interpreter import check_size
 from local.stepfunctions.resource import Resource, parse_resource
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ async def _run_service(
 
     try:
         result = await _within(act(), timeout)
+        check_size(resource.type_name, result)
     except StateError as error:
         kind = "TaskTimedOut" if error.error == TIMEOUT else "TaskFailed"
         flow.record(kind, {**about, "error": error.error, "cause": error.cause})
@@ -130,7 +132,8 @@ async def _call(frame: Frame, resource: Resource, region: str, parameters: dict[
 
     def call() -> Any:
         response = engine.client(resource.service, region)._make_api_call(model.name, request)
-        result = shapes.from_response(response, model.output_shape, millis=not sdk, rename=rename)
+        shape = model.output_shape
+        result = shapes.from_response(response, shape, millis=not sdk, rename=rename) if shape else {}
         return result if sdk else {**result, **shapes.sdk_metadata(response)}
 
     try:
@@ -228,6 +231,8 @@ async def _run_function(frame: Frame, resource: Resource, timeout: int) -> Any:
         failed, text = await _within(engine.call(call), timeout)
         if failed:
             raise function_error(text)
+        result = json.loads(text) if text else None
+        check_size(resource.arn, result)
     except ClientError as error:
         problem = StateError(
             shapes.error_name(error, "lambda", "Lambda", "AWSLambdaException"),
@@ -239,7 +244,6 @@ async def _run_function(frame: Frame, resource: Resource, timeout: int) -> Any:
         kind = "LambdaFunctionTimedOut" if error.error == TIMEOUT else "LambdaFunctionFailed"
         flow.record(kind, {"error": error.error, "cause": error.cause})
         raise
-    result = json.loads(text) if text else None
     flow.record("LambdaFunctionSucceeded", {"output": compact(result), "outputDetails": {"truncated": False}})
     return result
 
@@ -267,6 +271,7 @@ async def _run_activity(frame: Frame, resource: Resource, timeout: int, heartbea
 
     try:
         result = await _within(act(), timeout)
+        check_size(resource.arn, result)
     except StateError as error:
         kind = "ActivityTimedOut" if error.error == TIMEOUT else "ActivityFailed"
         flow.record(kind, {"error": error.error, "cause": error.cause})

@@ -108,6 +108,12 @@ def test_invalid_expression_is_refused(expression: str, reason: str) -> None:
     assert reason in str(refusal.value)
 
 
+def test_scheduler_takes_a_rate_in_any_number() -> None:
+    assert parse("rate(1 days)", any_unit=True) == parse("rate(1 day)")
+    with pytest.raises(InvalidScheduleError, match="Invalid Schedule Expression"):
+        parse("rate(0 days)", any_unit=True)
+
+
 def test_unknown_time_zone_is_refused() -> None:
     with pytest.raises(InvalidScheduleError, match="time zone Mars/Olympus is not valid"):
         parse("rate(1 minute)", "Mars/Olympus")

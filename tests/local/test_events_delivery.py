@@ -323,13 +323,14 @@ def test_invalid_pattern_is_refused(sender: Sender) -> None:
     ("settings", "words"),
     [
         ({"ScheduleExpression": "rate(1 minutes)"}, "ScheduleExpression is not valid"),
+        ({"Name": "a b", "ScheduleExpression": "rate(1 minute)"}, "regular expression pattern"),
         ({"ScheduleExpression": "cron(0 10 * * * *)"}, "ScheduleExpression is not valid"),
         ({"ScheduleExpression": "at(2030-01-01T00:00:00)"}, "ScheduleExpression is not valid"),
         ({"EventPattern": '{"a": ["b"]}', "State": "SLEEPING"}, "'SLEEPING' at 'state'"),
     ],
 )
 def test_invalid_rule_is_refused(sender: Sender, settings: dict[str, str], words: str) -> None:
-    code, message = refusal(sender.events.put_rule, Name="bad", **settings)
+    code, message = refusal(sender.events.put_rule, **{"Name": "bad", **settings})
     assert code == "ValidationException"
     assert words in message
 

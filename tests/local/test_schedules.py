@@ -210,7 +210,7 @@ QUEUE = f"arn:aws:sqs:us-east-1:{ACCOUNT}:q"
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"ScheduleExpression": "rate(1 minutes)"}, "Invalid Schedule Expression rate(1 minutes)"),
+        ({"ScheduleExpression": "rate(0 minutes)"}, "Invalid Schedule Expression rate(0 minutes)"),
         ({"ScheduleExpressionTimezone": "Mars/Olympus"}, "time zone Mars/Olympus is not valid"),
         ({"GroupName": "nowhere"}, "Schedule group nowhere does not exist"),
         ({"FlexibleTimeWindow": {"Mode": "FLEXIBLE"}}, "MaximumWindowInMinutes must be specified"),

@@ -87,7 +87,7 @@ def test_history_in_pages_and_backwards(sfn: Driver) -> None:
     sfn.wait(arn)
     events = sfn.events(arn)
     assert [event["id"] for event in events] == list(range(1, 9))
-    assert [event["previousEventId"] for event in events] == list(range(8))
+    assert [event["previousEventId"] for event in events] == [0, 0, 2, 3, 4, 5, 6, 7]
     assert events[0]["executionStartedEventDetails"] == {
         "input": '{"x": 1}',
         "inputDetails": {"truncated": False},
@@ -156,8 +156,26 @@ def test_express_machines(sfn: Driver) -> None:
     assert len(set(names)) == 2
     with pytest.raises(sfn.client.exceptions.StateMachineTypeNotSupported):
         sfn.client.start_sync_execution(stateMachineArn=sfn.create(one(Type="Pass")))
-    with pytest.raises(ClientError, match="StateMachineTypeNotSupported"):
-        sfn.client.stop_execution(executionArn=names[0])
+    # Only the answer of StartSyncExecution and the log group tell about an Express execution.
+    with pytest.raises(sfn.client.exceptions.StateMachineTypeNotSupported):
+        sfn.client.list_executions(stateMachineArn=arn)
+    for ask in (
+        sfn.client.stop_execution,
+        sfn.client.describe_execution,
+        sfn.client.get_execution_history,
+    ):
+        with pytest.raises(ClientError, match=r"InvalidArn.*not valid in this context: express"):
+            ask(executionArn=names[0])
+
+
+def test_a_type_that_does_not_exist_is_refused(sfn: Driver) -> None:
+    with pytest.raises(ClientError, match=r"ValidationException.*\[STANDARD, EXPRESS\]"):
+        sfn.create(one(Type="Pass"), kind="FAST")
+
+
+def test_a_machine_without_logging_says_so(sfn: Driver) -> None:
+    found = sfn.client.describe_state_machine(stateMachineArn=sfn.create(one(Type="Pass")))
+    assert found["loggingConfiguration"] == {"level": "OFF", "includeExecutionData": False}
 
 
 def test_redrive_says_that_it_is_missing(sfn: Driver) -> None:
@@ -178,6 +196,13 @@ def both(**fields: Any) -> dict[str, Any]:
 
 def retrying(**rule: Any) -> dict[str, Any]:
     return both(Retry=[{"ErrorEquals": ["E"], **rule}])
+
+
+def compare(**rule: Any) -> dict[str, Any]:
+    """Return a Choice state with one rule, about ``$.a`` unless it says otherwise."""
+    nested = {"And", "Or", "Not"} & set(rule)
+    about = {} if nested else {"Variable": "$.a"}
+    return machine(A={"Type": "Choice", "Choices": [{**about, **rule, "Next": "B"}]}, B={"Type": "Succeed"})
 
 
 def each(states: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -236,7 +261,42 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "timeout": (one(Type="Task", Resource=LISTING, TimeoutSeconds=0), "positive integer"),
     "heartbeat": (one(Type="Task", Resource=LISTING, TimeoutSeconds=5, HeartbeatSeconds=5), "less than"),
     "error equals": (both(Retry=[{"ErrorEquals": []}]), "ErrorEquals"),
-    "reserved": (both(Retry=[{"ErrorEquals": ["States.Mine"]}]), "States.Mine"),
+    "version": ({**one(Type="Pass"), "Version": "2.0"}, "'Version' must be 1.0"),
+    "error and path": (one(Type="Fail", Error="E", ErrorPath="$.e"), "either 'Error' or 'ErrorPath'"),
+    "variable": (one("JSONata", Type="Pass", Assign={"a-b": 1}), "'a-b' cannot name a variable"),
+    "variable of the service": (one(Type="Pass", Assign={"states": 1}), "cannot name a variable"),
+    "variables": (one("JSONata", Type="Pass", Assign=[1]), "'Assign' must be an object"),
+    "operand": (compare(NumericEquals="1"), "'NumericEquals' cannot compare with"),
+    "truth": (compare(IsPresent="yes"), "'IsPresent' cannot compare with"),
+    "moment": (compare(TimestampLessThan="soon"), "'TimestampLessThan' cannot compare with"),
+    "wildcard": (compare(StringMatches=1), "'StringMatches' cannot compare with"),
+    "inner next": (compare(And=[{"Variable": "$.a", "IsNull": True, "Next": "B"}]), "outermost rule"),
+    "inner rule": (compare(Not="$.a"), "must be an object"),
+    "two processors": (
+        each({"I": {"Type": "Succeed"}}, Iterator={"StartAt": "J", "States": {"J": {"Type": "Succeed"}}}),
+        "either 'ItemProcessor' or 'Iterator'",
+    ),
+    "label": (each({"I": {"Type": "Succeed"}}, Label="x" * 41), "'Label' must be"),
+    "execution type": (
+        one(
+            Type="Map",
+            ItemProcessor={
+                "ProcessorConfig": {"Mode": "DISTRIBUTED"},
+                "StartAt": "I",
+                "States": {"I": {"Type": "Succeed"}},
+            },
+        ),
+        "must be STANDARD or EXPRESS",
+    ),
+    "items": (
+        one(
+            "JSONata",
+            Type="Map",
+            Items="all",
+            ItemProcessor={"StartAt": "I", "States": {"I": {"Type": "Succeed"}}},
+        ),
+        "'Items' must be",
+    ),
     "all not last": (both(Retry=[{"ErrorEquals": ["States.ALL"]}, {"ErrorEquals": ["E"]}]), "last"),
     "backoff": (retrying(BackoffRate=0.5), "BackoffRate"),
     "delay": (retrying(IntervalSeconds=5, MaxDelaySeconds=5), "MaxDelaySeconds"),
@@ -350,7 +410,7 @@ def test_executions_are_logged(server: Any, sfn: Driver) -> None:
         "ExecutionFailed",
     ]
     assert lines[0]["details"]["input"] == '{"a": 1}'
-    assert (lines[1]["id"], lines[1]["previous_event_id"]) == ("2", "1")
+    assert (lines[1]["id"], lines[1]["previous_event_id"]) == ("2", "0")
     assert "input" not in logged(server, sfn, "ALL", with_data=False)[0]["details"]
     assert [line["type"] for line in logged(server, sfn, "ERROR", with_data=True)] == ["ExecutionFailed"]
 

@@ -78,7 +78,7 @@ def test_s3_bodies_go_in_and_out_as_json(sfn: Driver, bucket: str) -> None:
     assert result["read"] == {"n": [1, None]}
     got = result["got"]
     assert got["Body"] == '{"n":[1,null]}'
-    assert re.fullmatch(ISO, got["LastModified"])
+    assert re.fullmatch(r"[\d-]+T[\d:]+Z", got["LastModified"])
     assert result["put"]["ETag"] == got["ETag"]
     assert got["ContentLength"] == 14
     assert "ResponseMetadata" not in got
@@ -103,7 +103,8 @@ NO_EXECUTION = {"ExecutionArn": f"arn:aws:states:{ACCOUNT}:execution:a:b"}
     ("resource", "arguments", "error"),
     [
         ("aws-sdk:s3:getObject", {"Bucket": "BUCKET", "Key": "none"}, "S3.NoSuchKeyException"),
-        ("aws-sdk:s3:headObject", {"Bucket": "BUCKET", "Key": "none"}, "S3.S3Exception"),
+        ("aws-sdk:s3:headObject", {"Bucket": "BUCKET", "Key": "none"}, "S3.NoSuchKeyException"),
+        ("aws-sdk:s3:headBucket", {"Bucket": "nobodys"}, "S3.NoSuchBucketException"),
         ("aws-sdk:sfn:describeExecution", NO_EXECUTION, "Sfn.ExecutionDoesNotExistException"),
         ("aws-sdk:sagemaker:describeTrainingJob", {"TrainingJobName": "none"}, "SageMaker."),
         ("aws-sdk:sqs:getQueueUrl", {"QueueName": "none"}, "Sqs.QueueDoesNotExistException"),
@@ -192,6 +193,27 @@ def test_dynamodb_optimised(sfn: Driver, table: str) -> None:
     again = {**key, "ConditionExpression": "attribute_exists(id)"}
     error = sfn.failure(task("dynamodb:deleteItem", again))[0]
     assert error == "DynamoDB.ConditionalCheckFailedException"
+
+
+def test_attribute_values_are_read_as_the_service_does(sfn: Driver, table: str) -> None:
+    """A text is a string, "false" is false, and the Java SDK calls a null ``Nul``."""
+    item = {"id": "loose", "b": {"BOOL": "false"}, "l": {"L": ["a"]}, "n": {"Nul": True}}
+    sfn.output(task("dynamodb:putItem", {"TableName": table, "Item": item}))
+    got = sfn.output(
+        task("aws-sdk:dynamodb:query", {
+            "TableName": table,
+            "Limit": "1",
+            "KeyConditionExpression": "id = :i",
+            "ExpressionAttributeValues": {":i": {"S": "loose"}},
+        })
+    )  # fmt: skip
+    assert got["Items"] == [
+        {"id": {"S": "loose"}, "b": {"Bool": False}, "l": {"L": [{"S": "a"}]}, "n": {"Nul": True}}
+    ]
+
+
+def test_an_action_without_answer_gives_an_empty_object(sfn: Driver) -> None:
+    assert sfn.output(task("aws-sdk:cloudwatch:deleteAlarms", {"AlarmNames": ["none"]})) == {}
 
 
 def test_sqs_and_sns_send_objects_as_json(sfn: Driver, server: Any) -> None:
@@ -302,6 +324,8 @@ def lambda_handler(event, context):
         raise Mine("because")
     if event.get("token"):
         return None
+    if event.get("big"):
+        return "x" * 300_000
     if event.get("sleep"):
         import time
         time.sleep(event["sleep"])
@@ -329,6 +353,34 @@ def test_lambda_invoke_parses_the_payload(sfn: Driver, function_arn: str) -> Non
         ResultSelector={"got.$": "$.Payload.got"},
     )
     assert sfn.output(path, {"x": 1}) == {"got": {"x": 1}}
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_too_large_a_result_fails_the_task(sfn: Driver, function_arn: str, direct: bool) -> None:
+    """Only its own name catches it: ``States.ALL`` does not."""
+    called = "arn:aws:states:::lambda:invoke"
+    arguments = {"FunctionName": function_arn, "Payload": {"big": True}}
+    definition = machine(
+        Call={
+            "Type": "Task",
+            "Resource": function_arn if direct else called,
+            "Parameters": {"big": True} if direct else arguments,
+            "Catch": [
+                {"ErrorEquals": ["States.DataLimitExceeded"], "Next": "Done"},
+                {"ErrorEquals": ["States.ALL"], "Next": "Wrong"},
+            ],
+            "End": True,
+        },
+        Done={"Type": "Succeed"},
+        Wrong={"Type": "Fail"},
+    )
+    arn = sfn.start(definition)
+    cause = json.loads(sfn.wait(arn)["output"])["Cause"]
+    assert f"The state/task '{function_arn if direct else 'lambda'}' returned a result with a size" in cause
+    assert sfn.types(arn)[4] == ("LambdaFunctionFailed" if direct else "TaskFailed")
+    del definition["States"]["Call"]["Catch"][0]
+    del definition["States"]["Done"]
+    assert sfn.failure(definition)[0] == "States.DataLimitExceeded"
 
 
 def test_a_function_as_resource(sfn: Driver, function_arn: str) -> None:

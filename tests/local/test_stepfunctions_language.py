@@ -99,6 +99,14 @@ JSONATA_CASES: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("$.[0]", 7), ("$.[*]", [7, 8]), ("$.[?(@ > 7)]", [8]), ("$.[-1:]", [8]), ("$..[0]", [7])],
+)
+def test_a_dot_before_a_bracket_is_read_as_none(sfn: Driver, path: str, expected: Any) -> None:
+    assert sfn.output(one(Type="Pass", Parameters={"v.$": path}), [7, 8]) == {"v": expected}
+
+
 @pytest.mark.parametrize("name", PATH_CASES)
 def test_a_pass_state_with_jsonpath(sfn: Driver, name: str) -> None:
     fields, expected = PATH_CASES[name]
@@ -449,8 +457,38 @@ def test_a_failed_branch_ends_the_others_at_once(sfn: Driver) -> None:
         Done={"Type": "Succeed", "Output": {"e": "{% $states.input %}", "c": "{% $c %}"}},
     )
     started = time.monotonic()
-    assert sfn.output(definition) == {"e": {"Error": "Mine", "Cause": "so"}, "c": "so"}
+    arn = sfn.start(definition)
+    assert json.loads(sfn.wait(arn)["output"]) == {"e": {"Error": "Mine", "Cause": "so"}, "c": "so"}
     assert time.monotonic() - started < 5
+    types = sfn.types(arn)
+    assert types.index("WaitStateAborted") < types.index("ParallelStateFailed")
+
+
+def test_a_stopped_execution_ends_where_it_is(sfn: Driver) -> None:
+    waiting = {"StartAt": "Slow", "States": {"Slow": {"Type": "Wait", "Seconds": 600, "End": True}}}
+    arn = sfn.start(one(Type="Parallel", Branches=[waiting]))
+    while "WaitStateEntered" not in sfn.types(arn):
+        time.sleep(0.01)
+    sfn.client.stop_execution(executionArn=arn)
+    assert sfn.types(arn)[-2:] == ["WaitStateEntered", "ExecutionAborted"]
+
+
+def test_errors_may_be_named_like_those_of_the_service(sfn: Driver) -> None:
+    quorum = {"StartAt": "Q", "States": {"Q": {"Type": "Fail", "Error": "States.QuorumMet"}}}
+    definition = machine(
+        Both={
+            "Type": "Parallel",
+            "Branches": [quorum],
+            "Catch": [{"ErrorEquals": ["States.QuorumMet"], "Next": "Done"}],
+            "End": True,
+        },
+        Done={"Type": "Succeed"},
+    )
+    assert sfn.output(definition) == {"Error": "States.QuorumMet"}
+    found = sfn.client.validate_state_machine_definition(
+        definition=json.dumps(definition), severity="WARNING"
+    )
+    assert (found["result"], found["diagnostics"][0]["code"]) == ("OK", "RESERVED_ERROR_NAME")
 
 
 def test_branches_read_outer_variables_but_do_not_set_them(sfn: Driver) -> None:

@@ -116,6 +116,17 @@ def test_items_of_an_object(sfn: Driver) -> None:
     assert sfn.output(definition, {"a": 1, "b": 2}) == [{"Key": "a", "Value": 1}, {"Key": "b", "Value": 2}]
 
 
+def test_an_iteration_sees_the_item_as_it_came(sfn: Driver) -> None:
+    inside = {"I": {"Type": "Pass", "Parameters": {"item.$": "$$.Map.Item", "in.$": "$"}, "End": True}}
+    definition = one(Type="Map", ItemSelector={"v.$": "$$.Map.Item.Value"}, ItemProcessor=processor(inside))
+    assert sfn.output(definition, ["a"]) == [
+        {"item": {"Index": 0, "Value": "a", "Source": "STATE_DATA"}, "in": {"v": "a"}}
+    ]
+    key = {"I": {"Type": "Pass", "Output": "{% $states.context.Map.Item.Key %}", "End": True}}
+    definition = one("JSONata", Type="Map", Items="{% $states.input %}", ItemProcessor=processor(key))
+    assert sfn.output(definition, {"x": 1, "y": 2}) == ["x", "y"]
+
+
 def test_no_items(sfn: Driver) -> None:
     assert sfn.output(one(Type="Map", ItemProcessor=processor()), []) == []
 
