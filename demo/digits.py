@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import signal
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -120,8 +122,12 @@ def base_objects() -> dict[str, bytes]:
 
 def base_parquet(digits: Iterable[Digit]) -> bytes:
     """Return a Parquet file with the columns ``example_id``, ``image`` and ``label`` of the base set."""
+    interrupted = signal.getsignal(signal.SIGINT)
     import polars
 
+    # Polars takes the signal for itself; give it back.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupted)
     rows = tuple(digits)
     frame = polars.DataFrame(
         {

@@ -65,12 +65,14 @@ class LocalAwsProcess:
     def __enter__(self) -> Self:
         require_free(self.port)
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        options = ["--no-deploy", "--port", str(self.port), "--end-with-stdin"]
         with self.log.open("wb") as output:
             # A session of its own: Ctrl-C reaches the demo alone, which ends its child in order.
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "local", "--no-deploy", "--port", str(self.port)],
+                [sys.executable, "-u", "-m", "local", *options],
                 cwd=ROOT,
-                stdin=subprocess.DEVNULL,
+                # A pipe that nobody writes to: it closes with the demo, even if that is killed.
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -127,6 +129,8 @@ class LocalAwsProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         _end(family)
 
 

@@ -31,6 +31,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(
     arguments: list[str] | None = None,
     after_deploy: Callable[[LocalAws, Mapping[str, str]], None] | None = None,
@@ -57,6 +63,9 @@ def main(
         metavar="Key=Value",
         help="a parameter of the stack; may be given several times",
     )
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="end when standard input does, as with its parent"
+    )
     options = parser.parse_args(arguments)
 
     stop = threading.Event()
@@ -75,6 +84,8 @@ def main(
 
     # Before the imports, which take a second: an early Ctrl-C must end cleanly too.
     handle_signals()
+    if options.end_with_stdin:
+        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     aws = None
     try:
         from local.deploy import DeployError, deploy

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,8 @@ from local import workdirs
 
 ACCOUNT_ID = "123456789012"
 """The account that moto simulates (its own constant)."""
+DELETE_SECONDS = 3.0
+"""How long the work directory's deletion is tried."""
 
 log = logging.getLogger("local")
 
@@ -104,4 +107,8 @@ class LocalAws:
             except Exception:
                 log.exception("stop action failed: %s", getattr(action, "__qualname__", action))
         self._pool.shutdown(wait=False, cancel_futures=True)
-        shutil.rmtree(self.workdir, ignore_errors=True)
+        # What was killed may still be writing for a moment.
+        deadline = time.monotonic() + DELETE_SECONDS
+        while self.workdir.exists() and time.monotonic() < deadline:
+            shutil.rmtree(self.workdir, ignore_errors=True)
+            time.sleep(0.02)

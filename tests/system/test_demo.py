@@ -148,6 +148,41 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, number: sign
     assert [child for child in family if child.is_running()] == []
 
 
+def test_a_demo_interrupted_while_it_starts_says_nothing(tmp_path: Path) -> None:
+    # Given a demo that has just begun its imports: Python alone does not handle SIGTERM
+    process = start("--port", str(free_port()), "--output", str(tmp_path))
+    deadline = time.monotonic() + 60
+    while not handles(process.pid, signal.SIGTERM):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert said == ""
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_a_killed_demo_takes_the_embedded_aws_with_it(tmp_path: Path) -> None:
+    process = start("--port", str(free_port()), "--output", str(tmp_path))
+    deadline = time.monotonic() + 60
+    while not (family := psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    process.kill()
+
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
 def test_an_embedded_aws_that_dies_is_named(tmp_path: Path) -> None:
     port = free_port()
     process = start("--port", str(port), "--output", str(tmp_path))

@@ -15,12 +15,12 @@ from PIL import Image
 from rich.console import Console
 
 from demo import closing, corrections, digits, traffic
-from demo.__main__ import CHECK_FAILED, conclude, options
 from demo.cloud import Cloud, wait_for
 from demo.deployment import PARAMETERS
 from demo.display import Display
 from demo.errors import DemoError, TookTooLongError
 from demo.process import MemoryMeter, free_port
+from demo.program import CHECK_FAILED, conclude, options
 from demo.result import Point, Result
 from demo.story import AUDITED, CORRECTED
 from demo.traffic import Client, Reply
