@@ -14,8 +14,9 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.model import Shape
 from botocore.validate import ParamValidator
+
+from tests.contract.api_model import violations
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = json.loads((ROOT / "containers/pipeline/definition.json").read_text())
@@ -69,31 +70,6 @@ def resolved(value: Any) -> Any:
     if set(value) == {"Std:Join"}:
         return value["Std:Join"]["On"].join(str(part) for part in resolved(value["Std:Join"]["Values"]))
     return {key: resolved(part) for key, part in value.items()}
-
-
-def spelt_for_python(pattern: str) -> str:
-    """Return a pattern of Java's, with its Unicode classes, as Python knows them."""
-    return re.sub(r"\$\{1,\d+\}$", "", pattern.replace(r"\p{L}\p{Z}\p{N}", r"\w "))
-
-
-def violations(shape: Shape, value: Any, where: str) -> Iterator[str]:
-    """Yield the texts that are none of a shape's values or do not match its pattern."""
-    if shape.type_name == "structure":
-        for name, part in value.items():
-            yield from violations(shape.members[name], part, f"{where}.{name}")
-    elif shape.type_name == "list":
-        for part in value:
-            yield from violations(shape.member, part, f"{where}[]")
-    elif shape.type_name == "map":
-        for key, part in value.items():
-            yield from violations(shape.key, key, f"{where}.{key}")
-            yield from violations(shape.value, part, f"{where}.{key}")
-    elif shape.type_name == "string":
-        if getattr(shape, "enum", None) and value not in shape.enum:
-            yield f"{where} is {value!r}, which is none of {shape.enum}"
-        pattern = shape.metadata.get("pattern")
-        if pattern and not re.fullmatch(spelt_for_python(pattern), value):
-            yield f"{where} is {value!r}, which does not match {pattern}"
 
 
 @pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step["Type"] in OPERATIONS])

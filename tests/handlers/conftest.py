@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from local.context import LocalAws
 from local.dynamodb import install as make_dynamodb_atomic
+from tests.contract.api_model import violations
 from truthloop.aws.calls import CLIENT_CONFIG
 from truthloop.wiring import Wiring, wiring
 
@@ -370,9 +371,17 @@ def clients(moto_url: str) -> Callable[[str], Any]:
     def make(name: str) -> Any:
         config = CLIENT_CONFIG if name.startswith("function:") else None
         service: Any = name.removeprefix("function:")
-        return session.client(service, endpoint_url=moto_url, config=config)
+        client = session.client(service, endpoint_url=moto_url, config=config)
+        if name.startswith("function:"):
+            client.meta.events.register("before-parameter-build", refuse_what_aws_refuses)
+        return client
 
     return make
+
+
+def refuse_what_aws_refuses(params: Any, model: Any, **_: Any) -> None:
+    """Fail the test for a request that the service would refuse; moto takes it."""
+    assert list(violations(model.input_shape, params, model.name)) == []
 
 
 @pytest.fixture

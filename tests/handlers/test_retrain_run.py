@@ -22,6 +22,7 @@ from truthloop.errors import (
 )
 
 BUCKET = "truthloop-data-111122223333-us-east-1"
+EXECUTION = "arn:aws:sagemaker:us-east-1:123456789012:pipeline/truthloop-pipeline/execution/abcdefghijkl"
 BREACH = {
     "source": "aws.cloudwatch",
     "detail-type": "CloudWatch Alarm State Change",
@@ -418,7 +419,7 @@ def evaluation(recommended: str | None = "new") -> dict[str, Any]:
     return {
         "version": 1,
         "models": {"champion": None, "old": {"accuracy": 0.9}, "new": {"accuracy": 0.97}},
-        "recommendation": {"candidate": recommended, "reason": "new is better by 0.07"},
+        "recommendation": {"candidate": recommended, "reason": "new gains +0.07 (95 % interval +0.01 to +0.13)"},
     }
 
 
@@ -451,7 +452,7 @@ def test_a_successful_run_is_decided_and_its_packages_annotated(base: Any, appro
     event = {
         "execution": "e",
         "generation": "g00000001",
-        "pipelineExecutionArn": "arn",
+        "pipelineExecutionArn": EXECUTION,
         "status": "Succeeded",
         "failureReason": None,
     }
@@ -480,7 +481,7 @@ def test_a_person_who_has_decided_is_not_overruled(base: Any) -> None:
     )
     base.put("runs/g00000001/evaluation/evaluation.json", evaluation())
     answer = base.run(
-        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": "a", "status": "Succeeded"}
+        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": "Succeeded"}
     )
     assert answer["approve"] is None
 
@@ -507,7 +508,7 @@ def test_a_failed_run_says_which_step_and_why(base: Any, failed: Any, outcome: s
         "decide_run",
         {
             "generation": "g00000001",
-            "pipelineExecutionArn": "a",
+            "pipelineExecutionArn": EXECUTION,
             "status": "Failed",
             "failureReason": "no capacity",
         },
@@ -518,7 +519,7 @@ def test_a_failed_run_says_which_step_and_why(base: Any, failed: Any, outcome: s
 
 def test_a_stopped_run_is_stopped(base: Any) -> None:
     answer = base.run(
-        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": "a", "status": "Stopped"}
+        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": "Stopped"}
     )
     assert answer["outcome"] == "STOPPED"
 
@@ -532,7 +533,7 @@ def test_a_running_run_is_not_decided(base: Any) -> None:
 @pytest.mark.parametrize("content", [b"not json", b'{"version": 2}', b"[]", b'{"version": 1}'])
 def test_an_unreadable_evaluation_is_named(base: Any, content: bytes) -> None:
     registered(base)
-    event = {"generation": "g00000001", "pipelineExecutionArn": "a", "status": "Succeeded"}
+    event = {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": "Succeeded"}
     with pytest.raises(ObjectMissing):
         base.run("decide_run", event)
     base.put("runs/g00000001/evaluation/evaluation.json", content)
@@ -544,7 +545,7 @@ def test_success_without_a_package_is_a_failure(base: Any) -> None:
     base.put("runs/g00000001/evaluation/evaluation.json", evaluation())
     base.answer("sagemaker.ListPipelineExecutionSteps", steps())
     answer = base.run(
-        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": "a", "status": "Succeeded"}
+        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": "Succeeded"}
     )
     assert answer["outcome"] == "FAILED"
 
