@@ -64,9 +64,10 @@ test-lambda-python: $(VENV)/.test
 	fi; \
 	.venv-3.13/bin/python -m pytest -q tests/unit tests/handlers
 
-lint: $(VENV)/.test ## Run ruff, cfn-lint and hadolint
+lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hadolint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/cfn-lint template.yaml containers/pipeline/template.yaml
+	@AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint
 	@$(BIN)/hadolint containers/*/Dockerfile
 
 types: $(VENV)/.test ## Run mypy in strict mode
