@@ -419,7 +419,10 @@ def evaluation(recommended: str | None = "new") -> dict[str, Any]:
     return {
         "version": 1,
         "models": {"champion": None, "old": {"accuracy": 0.9}, "new": {"accuracy": 0.97}},
-        "recommendation": {"candidate": recommended, "reason": "new gains +0.07 (95 % interval +0.01 to +0.13)"},
+        "recommendation": {
+            "candidate": recommended,
+            "reason": "new gains +0.07 (95 % interval +0.01 to +0.13)",
+        },
     }
 
 
