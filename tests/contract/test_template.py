@@ -178,3 +178,10 @@ def test_template_uses_no_yaml_alias() -> None:
     # CloudFormation refuses aliases; `sam` would resolve them, `aws cloudformation` would not.
     tokens = yaml.scan((ROOT / "template.yaml").read_text())
     assert not [t for t in tokens if isinstance(t, yaml.AliasToken | yaml.AnchorToken)]
+
+
+def test_what_cannot_be_made_again_outlives_the_stack() -> None:
+    for name in ("DataBucket", "LoopTable", "ModelPackageGroup"):
+        resource = source()["Resources"][name]
+        assert resource["DeletionPolicy"] == "RetainExceptOnCreate", name
+        assert resource["UpdateReplacePolicy"] == "Retain", name

@@ -109,6 +109,8 @@ def artefacts(server: Any, stack: str) -> dict[str, dict[str, tuple[str, bytes]]
 def delete_what_is_retained(server: Any, outputs: dict[str, str]) -> None:
     server.client("dynamodb").delete_table(TableName=outputs["LoopTableName"])
     server.client("s3").delete_bucket(Bucket=outputs["DataBucketName"])
+    group = outputs["ModelPackageGroupName"]
+    server.client("sagemaker").delete_model_package_group(ModelPackageGroupName=group)
 
 
 @pytest.mark.slow
