@@ -11,16 +11,20 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from demo.digits import base_objects
 from local.__main__ import main
-from local.context import LocalAws
+
+if TYPE_CHECKING:
+    from local.context import LocalAws
 
 PARAMETERS = Path(__file__).with_name("parameters.json")
 
 
 def upload_base_set(aws: LocalAws, outputs: Mapping[str, str]) -> None:
     """Put the demo's base set into the stack's bucket."""
+    from demo.digits import base_objects  # a second of imports: only when main() listens for signals
+
     for key, body in base_objects().items():
         aws.client("s3").put_object(Bucket=outputs["DataBucketName"], Key=key, Body=body)
 
