@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import yaml
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
+
+from truthloop.settings import DeploymentSettings, MonitorSettings, PolicySettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -185,3 +189,19 @@ def test_what_cannot_be_made_again_outlives_the_stack() -> None:
         resource = source()["Resources"][name]
         assert resource["DeletionPolicy"] == "RetainExceptOnCreate", name
         assert resource["UpdateReplacePolicy"] == "Retain", name
+
+
+@pytest.mark.parametrize(
+    ("variable", "settings", "where"),
+    [
+        ("POLICY", PolicySettings, source()["Globals"]["Function"]),
+        ("DEPLOYMENT", DeploymentSettings, source()["Globals"]["Function"]),
+        ("MONITOR", MonitorSettings, source()["Resources"]["RunMonitorFunction"]["Properties"]),
+    ],
+)
+def test_every_setting_can_be_set(variable: str, settings: Any, where: dict[str, Any]) -> None:
+    # A message says "set the parameter InstancePriceUsd": then there must be one.
+    given = where["Environment"]["Variables"][variable]["Fn::Sub"]
+    text = given if isinstance(given, str) else given[0]
+    wanted = {re.sub(r"_(\w)", lambda m: m[1].upper(), field.name) for field in fields(settings)}
+    assert set(re.findall(r'"(\w+)":', text)) == wanted

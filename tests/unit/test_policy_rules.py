@@ -148,7 +148,7 @@ def test_an_unknown_price_is_said_with_what_to_do() -> None:
     policy = replace(POLICY, training_instance_type="ml.x9.large")
     verdict = judge(EVIDENCE, policy, NOW)
     assert verdict.reason == "PRICE_KNOWN"
-    assert "instancePriceUsd" in verdict.message
+    assert "set the parameter InstancePriceUsd" in verdict.message
     assert failing(EVIDENCE, replace(policy, monthly_spend_cap_usd=0)) == []
     assert failing(EVIDENCE, replace(policy, instance_price_usd=2.0)) == []
     assert judge(EVIDENCE, replace(policy, instance_price_usd=2.0), NOW).estimated_usd == 48.0

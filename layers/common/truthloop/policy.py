@@ -197,7 +197,7 @@ def _price_known(_: Evidence, policy: PolicySettings, __: datetime) -> tuple[boo
     known = ", ".join(sorted(USD_PER_HOUR))
     return False, (
         f"no list price for {policy.training_instance_type} (known: {known}; {PRICES_REGION}, "
-        f"{PRICES_AS_OF}); set the policy's instancePriceUsd, or its monthlySpendCapUsd to 0"
+        f"{PRICES_AS_OF}); set the parameter InstancePriceUsd, or MonthlySpendCapUsd to 0"
     )
 
 

@@ -1,7 +1,7 @@
 """List prices of SageMaker training instances, to know what a run costs before it starts.
 
 Source: the AWS SageMaker AI price list for us-east-1, on demand, as of 2026-11. Another region or a discount
-is set by the policy's ``instancePriceUsd``.
+is set by the parameter ``InstancePriceUsd``.
 """
 
 from __future__ import annotations
