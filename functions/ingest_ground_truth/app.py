@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from truthloop.steps.ingest_ground_truth import KnownLabels, ingest_ground_truth
@@ -16,7 +17,8 @@ known_labels = KnownLabels()
 def lambda_handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Ingest an SQS batch of S3 events; messages that failed are reported and come again alone."""
     with telemetry.invocation(event, context):
-        result = ingest_ground_truth(event, wiring(), known_labels)
+        available = timedelta(milliseconds=context.get_remaining_time_in_millis())
+        result = ingest_ground_truth(event, wiring(), known_labels, available)
         for failure in result.failures:
             telemetry.warning(str(failure.error), message_id=failure.message_id)
         telemetry.count("Accepted", result.counts.accepted)

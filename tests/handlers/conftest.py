@@ -123,9 +123,13 @@ class World:
 
     # -- functions -----------------------------------------------------------------------------------------
 
-    def run(self, function: str, event: Any) -> Any:
-        """Call a handler as Lambda would: JSON in, JSON out."""
-        context = SimpleNamespace(aws_request_id="request-1", function_name=function)
+    def run(self, function: str, event: Any, *, seconds: int = 300) -> Any:
+        """Call a handler as Lambda would: JSON in, JSON out, and `seconds` before it is cut off."""
+        context = SimpleNamespace(
+            aws_request_id="request-1",
+            function_name=function,
+            get_remaining_time_in_millis=lambda: seconds * 1000,
+        )
         answer = load(function).lambda_handler(json.loads(json.dumps(event)), context)
         return json.loads(json.dumps(answer))
 

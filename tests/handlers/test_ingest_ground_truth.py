@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
+import io
 import json
 import random
 from typing import Any
@@ -221,3 +223,48 @@ def test_generated_messages_are_all_accounted_for(world: Any, published: list[An
     world.answer("s3.GetObject", {"Error": {"Code": "NoSuchKey"}}, status=404)
     answer = world.run("ingest_ground_truth", batch(*bodies))
     assert len(answer["batchItemFailures"]) == len(bodies)
+
+
+def test_an_upload_that_is_too_large_is_quarantined_with_what_to_do(
+    world: Any, published: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truthloop.steps.ingest_ground_truth.MAXIMUM_OBJECT_BYTES", 100)
+    large = upload(world, "large.jsonl", [record("i1", "7"), record("i2", "7")])
+    small = upload(world, "small.jsonl", [b"{"])
+    assert world.run("ingest_ground_truth", batch(large, small)) == {"batchItemFailures": []}
+    reasons = {
+        entry["source"]["key"]: (entry["reason"], entry["detail"]) for entry in read(world, "quarantine")
+    }
+    assert reasons[f"{INBOX}small.jsonl"][0] == "NOT_JSON"
+    assert reasons[f"{INBOX}large.jsonl"][0] == "TOO_LARGE"
+    assert "split it" in reasons[f"{INBOX}large.jsonl"][1]
+    assert published == []
+
+
+def test_what_there_is_no_time_for_goes_back_alone(world: Any, published: list[Any]) -> None:
+    # Given: the clock jumps past the deadline while the first object is written
+    events = [upload(world, f"{name}.jsonl", [record(name, "7")]) for name in ("a", "b", "c")]
+    world.hook("before-call.s3.PutObject", lambda **_: world.later(seconds=220))
+    # When
+    answer = world.run("ingest_ground_truth", batch(*events), seconds=300)
+    # Then
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}, {"itemIdentifier": "m2"}]}
+    assert len(read(world, "accepted")) == 1
+    assert len(published) == 1
+
+
+def test_an_upload_that_fills_the_disk_fails_alone(
+    world: Any, published: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = upload(world, "full.jsonl", [b"{"])
+    good = upload(world, "good.jsonl", [record("i1", "7")])
+
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    spools = iter([io.BytesIO(), Full(), io.BytesIO(), io.BytesIO()])
+    monkeypatch.setattr("truthloop.steps.ingest_ground_truth._spool", lambda: next(spools))
+    answer = world.run("ingest_ground_truth", batch(full, good))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert len(read(world, "accepted")) == 1

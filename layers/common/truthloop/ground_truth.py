@@ -22,6 +22,8 @@ BAD_TIME = "BAD_TIME"
 FUTURE_TIME = "FUTURE_TIME"
 TOO_LARGE = "TOO_LARGE"
 
+MAXIMUM_OBJECT_BYTES = 128 * 1024 * 1024
+"""Half a minute's work for the ingest function, which has five minutes for a whole batch."""
 MAXIMUM_LINE_BYTES = 64 * 1024
 MAXIMUM_LABEL_CHARACTERS = 128
 MAXIMUM_ID_CHARACTERS = 256

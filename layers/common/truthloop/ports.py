@@ -73,6 +73,7 @@ class ObjectStream:
     """An object being read: its bytes and what its headers say."""
 
     chunks: Iterator[bytes]
+    size: int
     last_modified: datetime
     version_id: str
 

@@ -77,6 +77,7 @@ class S3Objects:
         with closing(answer["Body"]) as body, translated():
             yield ObjectStream(
                 chunks=body.iter_chunks(_CHUNK),
+                size=int(answer["ContentLength"]),
                 last_modified=answer["LastModified"],
                 version_id=answer.get("VersionId") or version_id or answer["ETag"].strip('"'),
             )

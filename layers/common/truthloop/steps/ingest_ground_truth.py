@@ -10,16 +10,27 @@ from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
-from truthloop.errors import DatasetInvalid, InvalidEvent, TruthloopError
-from truthloop.ground_truth import NOT_SUPPORTED, Line, Rejection, SourceObject, judge, split_lines
+from truthloop.errors import DatasetInvalid, InvalidEvent, TransientAwsError, TruthloopError
+from truthloop.ground_truth import (
+    MAXIMUM_OBJECT_BYTES,
+    NOT_SUPPORTED,
+    TOO_LARGE,
+    Line,
+    Rejection,
+    SourceObject,
+    judge,
+    split_lines,
+)
 from truthloop.names import digest, split_uri
-from truthloop.ports import Objects, Ports
+from truthloop.ports import Objects, ObjectStream, Ports
 from truthloop.registry import APPROVED
 from truthloop.settings import ACCEPTED_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
 from truthloop.times import hour_prefix
 
 _SPOOL_BYTES = 4 * 1024 * 1024
 _LABELS_KEPT = timedelta(minutes=5)
+_ONE_OBJECT = timedelta(seconds=90)
+"""Time for the largest upload there may be, with a margin."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,13 @@ def _read_labels(ports: Ports) -> frozenset[str] | None:
     return frozenset(labels)
 
 
-def ingest_ground_truth(event: Mapping[str, Any], ports: Ports, known: KnownLabels) -> IngestResult:
+def ingest_ground_truth(
+    event: Mapping[str, Any], ports: Ports, known: KnownLabels, available: timedelta
+) -> IngestResult:
     """Ingest a batch of S3 events; a message that fails goes back alone.
+
+    So does one that there is no time left for: a function that is cut off returns the whole batch, and a few
+    huge uploads would carry the others along into the dead-letter queue.
 
     Keys derive from bucket, key and version of the source object and are written once, so a message that
     comes twice, or again after a crash, changes nothing.
@@ -111,20 +127,25 @@ def ingest_ground_truth(event: Mapping[str, Any], ports: Ports, known: KnownLabe
         The outside world.
     known : KnownLabels
         This process's memory of the label set.
+    available : timedelta
+        How long this invocation may still take.
 
     Raises
     ------
     TruthloopError
         When the label set cannot be read or the event cannot be published: the whole batch comes again.
     """
+    deadline = ports.now() + available - _ONE_OBJECT
     labels = known.get(ports)
     counts, failures = Counts(), []
     for message in event["Records"]:
         try:
+            if ports.now() > deadline:
+                raise TransientAwsError("no time is left for this upload; it comes again")
             counts += _ingest_object(
                 _parse(str(message["body"]), ports.objects.bucket), ports.objects, labels
             )
-        except TruthloopError as error:
+        except (TruthloopError, OSError) as error:  # OSError: what it becomes does not fit on the disk
             failures.append(Failure(str(message["messageId"]), error))
     if counts.accepted:
         ports.events.publish(
@@ -166,7 +187,12 @@ def _ingest_object(upload: Upload, objects: Objects, labels: frozenset[str] | No
             upload.bucket, upload.key, stream.version_id, upload.sequencer, stream.last_modified
         )
         accepted, quarantine = (files.enter_context(_spool()) for _ in range(2))
-        counts = _sort_records(stream.chunks, source, labels, accepted, quarantine)
+        problem = _problem_with(stream, upload.key)
+        if problem is None:
+            counts = _sort_records(stream.chunks, source, labels, accepted, quarantine)
+        else:
+            quarantine.write(problem.to_line(source))
+            counts = Counts(objects=1, quarantined=1)
         identity = digest(upload.bucket, upload.key, stream.version_id)
         name = f"{hour_prefix(stream.last_modified)}/{identity}.jsonl"
         if counts.accepted:
@@ -176,6 +202,17 @@ def _ingest_object(upload: Upload, objects: Objects, labels: frozenset[str] | No
             quarantine.seek(0)
             objects.put_once(f"{QUARANTINE_PREFIX}{name}", quarantine)
     return counts
+
+
+def _problem_with(stream: ObjectStream, key: str) -> Rejection | None:
+    """Say why no record of an object is read, if so; it stays in the inbox."""
+    nowhere = Line(0, 0, b"")
+    if not key.endswith(".jsonl"):
+        return Rejection(NOT_SUPPORTED, "only *.jsonl is read here; the object stays in the inbox", nowhere)
+    if stream.size > MAXIMUM_OBJECT_BYTES:
+        detail = f"the object has {stream.size} bytes; split it into files of at most {MAXIMUM_OBJECT_BYTES}"
+        return Rejection(TOO_LARGE, detail, nowhere)
+    return None
 
 
 def _spool() -> SpooledTemporaryFile[bytes]:
@@ -190,10 +227,6 @@ def _sort_records(
     accepted: IO[bytes],
     quarantine: IO[bytes],
 ) -> Counts:
-    if not source.key.endswith(".jsonl"):
-        detail = "only *.jsonl is read here; the object stays in the inbox"
-        quarantine.write(Rejection(NOT_SUPPORTED, detail, Line(0, 0, b"")).to_line(source))
-        return Counts(objects=1, quarantined=1)
     taken = refused = 0
     for line in split_lines(chunks):
         result = judge(line, source, labels)
