@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonpath_ng.ext import parse
 
-from local.stepfunctions.errors import PARAMETER_PATH, RESULT_PATH, StateError, runtime_error
+from local.stepfunctions.errors import PARAMETER_PATH, RESULT_PATH, RUNTIME, StateError, runtime_error
 
 _STEP = re.compile(r"""\.([\w\-]+)|\.?\[(-?\d+)\]|\.?\['((?:[^'\\]|\\.)*)'\]|\.?\["((?:[^"\\]|\\.)*)"\]""")
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
@@ -114,7 +114,7 @@ def find(path: str, scope: Scope) -> Any:
     return _find(path, data)
 
 
-def select(path: str, scope: Scope, field: str, error: str | None = None) -> Any:
+def select(path: str, scope: Scope, field: str) -> Any:
     """Select what a path of a state's field names, or fail the state."""
     try:
         return find(path, scope)
@@ -122,9 +122,9 @@ def select(path: str, scope: Scope, field: str, error: str | None = None) -> Any
         shown = json.dumps(scope.data, default=str)
         about = f"The JSONPath '{path}' specified for the field '{field}'"
         cause = f"{about} could not be found in the input '{shown}'"
-        if error is None:
-            raise runtime_error(cause) from None
-        raise StateError(error, cause, interpreter=True) from None
+        # AWS documents ParameterPathFailure for templates and reports Runtime: both names catch it.
+        aliases = (PARAMETER_PATH,) if field.endswith(".$") else ()
+        raise StateError(RUNTIME, cause, aliases=aliases, interpreter=True) from None
 
 
 def fill_template(template: Any, scope: Scope, field: str) -> Any:
@@ -148,7 +148,7 @@ def resolve(text: str, scope: Scope, field: str) -> Any:
         from local.stepfunctions.intrinsics import call_text
 
         return call_text(text, scope)
-    return select(text, scope, field, PARAMETER_PATH)
+    return select(text, scope, field)
 
 
 def place(path: str, raw: Any, value: Any) -> Any:

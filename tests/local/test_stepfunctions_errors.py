@@ -341,3 +341,19 @@ def test_an_endless_expression_fails_instead_of_stopping_everything(monkeypatch:
     with pytest.raises(StateError, match="D1012"):
         jsonata.evaluate_field(endless, {}, "Output")
     assert jsonata.evaluate_field("{% 1 + 1 %}", {}, "Output") == 2
+
+
+@pytest.mark.parametrize(("name", "caught"), [("States.ParameterPathFailure", True), ("States.ALL", False)])
+def test_a_missing_parameter_is_caught_by_its_own_name_only(sfn: Driver, name: str, caught: bool) -> None:
+    definition = machine(
+        Call={
+            "Type": "Task",
+            "Resource": "arn:aws:states:::aws-sdk:s3:headBucket",
+            "Parameters": {"Bucket.$": "$.none"},
+            "Catch": [{"ErrorEquals": [name], "Next": "Done"}],
+            "End": True,
+        },
+        Done={"Type": "Succeed"},
+    )
+    error = sfn.output(definition)["Error"] if caught else sfn.failure(definition)[0]
+    assert error == "States.Runtime"
