@@ -46,6 +46,14 @@ def test_the_image_starts_its_entry_point_and_pins_its_base(image: str) -> None:
     assert all(re.search(r"@sha256:[0-9a-f]{64}( AS build)?$", base) for base in found["FROM"])
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_image_asks_for_the_gpus(image: str) -> None:
+    # Without this a container on a GPU instance sees none, and torch trains on its CPUs at the GPUs' price.
+    environment = dict(pair.split("=", 1) for line in instructions(image)["ENV"] for pair in line.split())
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert set(environment["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
+
+
 def test_the_server_does_not_run_as_root() -> None:
     assert instructions("inference")["USER"] == ["10001"]
 
