@@ -230,9 +230,10 @@ class ServingContainer:
     def _watch(self, image: Image, process: ContainerProcess) -> None:
         """Restart the process when it ends by itself, less and less eagerly."""
         crashes = 0
-        while not self._stopping.is_set():
+        ending = self._sagemaker.aws.stopping
+        while not (self._stopping.is_set() or ending.is_set()):
             code = process.wait(1.0)
-            if code is None or self._stopping.is_set() or self._sagemaker.aws.stopping.is_set():
+            if code is None or self._stopping.is_set() or ending.is_set():
                 continue
             self.log.write([f"container ended with exit code {code}; it is started again"])
             self._close_connections()

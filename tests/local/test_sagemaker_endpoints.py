@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -506,6 +508,29 @@ def test_a_sick_container_fails_and_a_killed_server_leaves_no_process() -> None:
         process.kill()
         process.wait()
         wait_until(lambda: not [pid for pid in started if alive(pid)], what="the end of every process")
+
+
+def test_a_server_with_much_to_end_ends_at_once(tmp_path: Path) -> None:
+    # Given endpoints, and a job with a child that ignores SIGTERM
+    with own_server(TMPDIR=str(tmp_path)) as (server, process):
+        aws = Driver(server)
+        serving = [create(aws, config(aws, model(aws), instances=2)) for _ in range(2)]
+        assert all(settled(aws, name)["EndpointStatus"] == "InService" for name in serving)
+        before = len(children_of(process.pid))
+        aws.train(wait=False, HyperParameters={"seconds": "600", "spawn": "1", "stubborn": "1"})
+        wait_until(lambda: len(children_of(process.pid)) >= before + 2, what="the job and its child")
+        started = children_of(process.pid)
+        began = time.monotonic()
+
+        # When
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=20)
+
+        # Then: its threads must not go on looking after containers that it has just ended
+        assert code == 0
+        assert time.monotonic() - began < 4
+        assert not [pid for pid in started if alive(pid)]
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
