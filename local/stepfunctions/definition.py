@@ -179,7 +179,12 @@ def _machine(
     for key in machine:
         if key not in known:
             yield _schema(f"Field '{key}' is not supported", f"{where}/{key}")
-    states = machine.get("States")
+    missing = [key for key in ("States", "StartAt") if key not in machine]
+    if missing:
+        yield _schema(f"These fields are required: [{', '.join(missing)}]", where)
+    states = machine.get("States", missing)
+    if states is missing:
+        return
     if not isinstance(states, dict) or not states:
         yield _schema("The field 'States' must be an object with at least one state", f"{where}/States")
         return
@@ -189,7 +194,7 @@ def _machine(
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         yield _schema("The field 'TimeoutSeconds' must be a positive integer", f"{where}/TimeoutSeconds")
     start = machine.get("StartAt")
-    if start not in states:
+    if start not in states and "StartAt" in machine:
         yield Diagnostic(
             "MISSING_TRANSITION_TARGET", f"Missing 'StartAt' target: {start}", f"{where}/StartAt", "dangling"
         )
@@ -248,7 +253,12 @@ def _state(state: Mapping[str, Any], machine_language: str, states: Any, where: 
         return
     language = state.get("QueryLanguage", machine_language)
     if language not in _LANGUAGES or (machine_language == "JSONata" and language == "JSONPath"):
-        yield _schema(f"QueryLanguage {language!r} is not supported here", f"{where}/QueryLanguage")
+        reason = (
+            "'QueryLanguage' can not be 'JSONPath' if set to 'JSONata' for whole state machine"
+            if language in _LANGUAGES
+            else f"QueryLanguage must be JSONPath or JSONata, not {language!r}"
+        )
+        yield _schema(reason, f"{where}/QueryLanguage")
         return
     own, other = (_JSONATA, _JSONPATH) if language == "JSONata" else (_JSONPATH, _JSONATA)
     known = _COMMON | _BOTH[kind] | own[kind]

@@ -213,7 +213,8 @@ def each(states: dict[str, Any], **fields: Any) -> dict[str, Any]:
 BROKEN: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", "INVALID_JSON_DESCRIPTION"),
     "no object": ("[]", "INVALID_JSON_DESCRIPTION"),
-    "no states": ({"StartAt": "A"}, "/States"),
+    "no states": ({"StartAt": "A"}, "These fields are required: [States] at /"),
+    "empty states": ({"StartAt": "A", "States": {}}, "/States"),
     "start": ({"StartAt": "B", "States": {"A": {"Type": "Succeed"}}}, "MISSING_TRANSITION_TARGET"),
     "next": (one(Type="Pass", Next="Nowhere"), "Missing 'Next' target: Nowhere"),
     "default": (
@@ -261,6 +262,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "timeout": (one(Type="Task", Resource=LISTING, TimeoutSeconds=0), "positive integer"),
     "heartbeat": (one(Type="Task", Resource=LISTING, TimeoutSeconds=5, HeartbeatSeconds=5), "less than"),
     "error equals": (both(Retry=[{"ErrorEquals": []}]), "ErrorEquals"),
+    "nothing": ({}, "These fields are required: [States, StartAt] at /"),
+    "no start": ({"States": {"A": {"Type": "Succeed"}}}, "These fields are required: [StartAt] at /"),
     "version": ({**one(Type="Pass"), "Version": "2.0"}, "'Version' must be 1.0"),
     "error and path": (one(Type="Fail", Error="E", ErrorPath="$.e"), "either 'Error' or 'ErrorPath'"),
     "variable": (one("JSONata", Type="Pass", Assign={"a-b": 1}), "'a-b' cannot name a variable"),
