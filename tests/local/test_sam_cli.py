@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -106,6 +107,22 @@ def artefacts(server: Any, stack: str) -> dict[str, dict[str, tuple[str, bytes]]
     return found
 
 
+def physical_ids(server: Any, stack: str) -> dict[str, str]:
+    """Return what the logical ids of the stack stand for."""
+    pages = server.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
+    return {
+        item["LogicalResourceId"]: item["PhysicalResourceId"]
+        for page in pages
+        for item in page["StackResourceSummaries"]
+    }
+
+
+def subscriptions(server: Any, outputs: dict[str, str]) -> list[dict[str, str]]:
+    topic = outputs["NotificationTopicArn"]
+    found = server.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    return [item for item in found if item["Protocol"] == "email"]
+
+
 def delete_what_is_retained(server: Any, outputs: dict[str, str]) -> None:
     server.client("dynamodb").delete_table(TableName=outputs["LoopTableName"])
     server.client("s3").delete_bucket(Bucket=outputs["DataBucketName"])
@@ -185,10 +202,26 @@ def test_the_sam_cli_deploys_the_real_template(server: Any, tmp_path: Path) -> N
     pipeline = server.client("sagemaker").describe_pipeline(PipelineName=outputs["PipelineName"])
     assert "TrainNew" in pipeline["PipelineDefinition"]
 
-    # When
-    sam(*_deployment(stack), "--parameter-overrides", "PollIntervalSeconds=7")
+    before = physical_ids(server, stack)
 
-    # Then the definition has the new interval
+    # When
+    changes = (
+        "PollIntervalSeconds=7",
+        "MonitorFrequency=weekly",
+        "NotificationEmail=ann@b.example",
+        "EndpointInstanceCount=2",
+    )
+    sam(*_deployment(stack), "--parameter-overrides", *changes)
+
+    # Then the resources are the same ones, and a subscription
+    after = physical_ids(server, stack)
+    assert {name: after[name] for name in before} == before
+    assert [item["Endpoint"] for item in subscriptions(server, outputs)] == ["ann@b.example"]
+    # and each has what changed
+    schedule = server.client("scheduler").get_schedule(Name=f"{stack}-monitor")["ScheduleExpression"]
+    assert re.fullmatch(r"cron\(\d+ \d+ \? \* [A-Z]{3} \*\)", schedule), schedule
+    function = server.client("lambda").get_function_configuration(FunctionName=f"{stack}-apply-deployment")
+    assert json.loads(function["Environment"]["Variables"]["DEPLOYMENT"])["instanceCount"] == 2
     arn = outputs["RetrainStateMachineArn"]
     definition = server.client("stepfunctions").describe_state_machine(stateMachineArn=arn)["definition"]
     assert "7" in json.dumps([state.get("Seconds") for state in json.loads(definition)["States"].values()])
