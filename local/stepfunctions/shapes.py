@@ -87,6 +87,9 @@ def to_request(value: Any, shape: Shape) -> Any:
         request = {}
         for key, item in value.items():
             name = members.get(_plain(key), key)
+            if item is None and name in shape.members:
+                # Java passes a null as if the member were not there.
+                continue
             request[name] = to_request(item, shape.members[name]) if name in shape.members else item
         return request
     if isinstance(shape, ListShape) and isinstance(value, list):
@@ -190,13 +193,21 @@ def modelled_exceptions(service: str) -> set[str]:
     return {exception_name(shape) for shape in _error_shapes(service).values()}
 
 
-def error_cause(error: ClientError, prefix: str) -> str:
-    """Return the cause of a failed call with the service, status and request id that AWS appends."""
+def error_cause(error: ClientError, service: str, *, first_sdk: bool) -> str:
+    """Return the cause of a failed call with the service, status and request id that AWS appends.
+
+    The first Java SDK, behind the optimised integrations, writes them otherwise than the second.
+    """
     metadata = error.response.get("ResponseMetadata", {})
-    return (
-        f"{error.response.get('Error', {}).get('Message', str(error))} (Service: {prefix}, "
-        f"Status Code: {metadata.get('HTTPStatusCode', 500)}, Request ID: {metadata.get('RequestId', '')})"
+    status, request = metadata.get("HTTPStatusCode", 500), metadata.get("RequestId", "")
+    found = error.response.get("Error", {})
+    details = (
+        f"Service: {service}; Status Code: {status}; Error Code: {found.get('Code', '')}; "
+        f"Request ID: {request}; Proxy: null"
+        if first_sdk
+        else f"Service: {service}, Status Code: {status}, Request ID: {request}"
     )
+    return f"{found.get('Message', str(error))} ({details})"
 
 
 def parsed(text: Any) -> Any:

@@ -35,6 +35,17 @@ OPTIMISED_ERRORS = {
 }
 """Error prefix and general exception of the optimised integrations, which use the first Java SDK."""
 
+_FIRST_SDK = {
+    "dynamodb": "AmazonDynamoDBv2",
+    "sqs": "AmazonSQS",
+    "sns": "AmazonSNS",
+    "events": "AmazonCloudWatchEvents",
+    "states": "AWSStepFunctions",
+    "sagemaker": "AmazonSageMaker",
+    "lambda": "AWSLambda",
+}
+"""What the first Java SDK calls a service in the causes of its errors."""
+
 _NO_LIMIT = 99_999_999
 
 
@@ -139,16 +150,27 @@ async def _call(frame: Frame, resource: Resource, region: str, parameters: dict[
     try:
         result = await engine.call(call)
     except ClientError as error:
+        called = prefix if sdk else _FIRST_SDK[resource.type_name]
         raise StateError(
-            shapes.error_name(error, resource.service, prefix, generic), shapes.error_cause(error, prefix)
+            shapes.error_name(error, resource.service, prefix, generic),
+            shapes.error_cause(error, called, first_sdk=not sdk),
         ) from error
     except ParamValidationError as error:
+        if _only_missing(error):
+            # The Java SDK sends such a request, and the service refuses it.
+            raise StateError(f"{prefix}.{generic}", str(error)) from error
         raise runtime_error(
             f"The Parameters '{compact(parameters)}' could not be used to start the Task: [{error}]"
         ) from error
     except BotoCoreError as error:
         raise StateError(f"{prefix}.SdkClientException", str(error)) from error
     return result if sdk else _conclude(resource, result)
+
+
+def _only_missing(error: ParamValidationError) -> bool:
+    """Tell whether a request lacks parameters and is sound otherwise."""
+    found = str(error.kwargs.get("report", "")).splitlines()
+    return bool(found) and all(line.startswith("Missing required parameter") for line in found)
 
 
 def _prepare(frame: Frame, resource: Resource, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -236,7 +258,7 @@ async def _run_function(frame: Frame, resource: Resource, timeout: int) -> Any:
     except ClientError as error:
         problem = StateError(
             shapes.error_name(error, "lambda", "Lambda", "AWSLambdaException"),
-            shapes.error_cause(error, "AWSLambda"),
+            shapes.error_cause(error, _FIRST_SDK["lambda"], first_sdk=True),
         )
         flow.record("LambdaFunctionFailed", {"error": problem.error, "cause": problem.cause})
         raise problem from error

@@ -191,7 +191,9 @@ def test_people_approve_and_a_quorum_ends_the_waiting(server: Any, sfn: Driver) 
     with pytest.raises(sfn.client.exceptions.TaskTimedOut):
         sfn.client.send_task_success(taskToken=asked[2]["token"], output="{}")
     types = sfn.types(arn)
-    assert (types.count("TaskSubmitted"), types.count("TaskStateAborted")) == (3, 1)
+    # The first voter may still be counting when the second makes the quorum.
+    assert types.count("TaskSubmitted") == 3
+    assert types.count("TaskStateAborted") in (1, 2)
 
 
 def test_a_saga_undoes_what_it_did_in_reverse(server: Any, sfn: Driver) -> None:

@@ -622,3 +622,19 @@ def test_ending_the_task_stops_its_job(sfn: Driver, jobs: SageMaker, ending: str
 def test_an_unknown_resource_is_refused_at_creation(sfn: Driver, resource: str) -> None:
     with pytest.raises(sfn.client.exceptions.InvalidDefinition, match="SCHEMA_VALIDATION_FAILED"):
         sfn.create(one(Type="Task", Resource=resource))
+
+
+def test_a_null_is_no_parameter_and_a_missing_one_is_the_services_error(sfn: Driver, server: Any) -> None:
+    url = server.client("sqs").create_queue(QueueName=f"q-{uuid.uuid4().hex[:8]}")["QueueUrl"]
+    send = {"QueueUrl": url, "MessageBody": "x", "DelaySeconds": None}
+    assert "MessageId" in sfn.output(task("sqs:sendMessage", send))
+    error, cause = sfn.failure(task("sqs:sendMessage", {**send, "MessageBody": None}))
+    assert (error, "MessageBody" in cause) == ("SQS.AmazonSQSException", True)
+    assert sfn.failure(task("aws-sdk:sqs:sendMessage", {"QueueUrl": url}))[0] == "Sqs.SqsException"
+
+
+def test_the_optimised_integrations_word_their_causes_otherwise(sfn: Driver) -> None:
+    cause = sfn.failure(task("states:startExecution", NO_MACHINE))[1]
+    assert "(Service: AWSStepFunctions; Status Code: 400; Error Code: StateMachineDoesNotExist;" in cause
+    cause = sfn.failure(task("aws-sdk:sfn:startExecution", NO_MACHINE))[1]
+    assert "(Service: Sfn, Status Code: 400, Request ID: " in cause
