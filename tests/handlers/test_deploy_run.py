@@ -67,6 +67,20 @@ def test_the_first_approval_creates_the_endpoint_with_capture(world: Any) -> Non
     assert config["ProductionVariants"][0]["ModelName"] == plan["modelName"]
     model = world.sagemaker.describe_model(ModelName=plan["modelName"])
     assert model["PrimaryContainer"]["ModelPackageName"] == plan["desired"]["modelPackageArn"]
+
+
+def test_what_was_never_tested_does_not_agree(world: Any) -> None:
+    # Given: the machine was stopped between the update and the smoke test
+    plan = deployed(world)
+    # When: it looks again
+    again = reconcile(world)
+    # Then: it finds its deployment in service, tests it and agrees from then on
+    assert (again["action"], again["configName"]) == ("UPDATE", plan["configName"])
+    assert "never tested" in again["message"]
+    updates = world.watch("sagemaker.UpdateEndpoint")
+    assert world.run("apply_deployment", again)["configName"] == plan["configName"]
+    assert updates == []
+    world.run("finish_deployment", {**again, "succeeded": True, "message": "passed"})
     assert reconcile(world)["action"] == "NONE"
 
 

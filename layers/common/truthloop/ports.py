@@ -63,6 +63,14 @@ class LoopTable(Protocol):
         """Write one decision; the same one again changes nothing."""
         ...
 
+    def mark_tested(self, config_name: str, at: str) -> None:
+        """Write down that an endpoint configuration has passed its smoke test."""
+        ...
+
+    def was_tested(self, config_name: str) -> bool:
+        """Whether an endpoint configuration has ever passed its smoke test."""
+        ...
+
     def spent_usd(self, month: str) -> float:
         """Sum the estimates of the month's (``yyyy-mm``) runs."""
         ...

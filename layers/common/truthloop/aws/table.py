@@ -13,6 +13,7 @@ from truthloop.triggers import Trigger
 
 _RECORD_KEY = to_item({"pk": "GENERATION", "sk": "CURRENT"})
 _DECISIONS = "DECISION"
+_TESTED = "TESTED"
 _HELD = "#status = :claimed AND #holder = :holder AND #generation = :generation"
 _NAMES = {"#status": "status", "#holder": "holder", "#generation": "generation"}
 
@@ -147,6 +148,18 @@ class DynamoLoopTable:
         """Write one decision; its key is its time and execution, so the same one again changes nothing."""
         with translated():
             self._client.put_item(**self._decision(decision))
+
+    def mark_tested(self, config_name: str, at: str) -> None:
+        """Write the item of a configuration; the same again changes nothing but its time."""
+        item = {"pk": _TESTED, "sk": config_name, "at": at}
+        with translated():
+            self._client.put_item(TableName=self._name, Item=to_item(item))
+
+    def was_tested(self, config_name: str) -> bool:
+        """Look for the item of a configuration, strongly consistent."""
+        key = to_item({"pk": _TESTED, "sk": config_name})
+        with translated():
+            return "Item" in self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True)
 
     def spent_usd(self, month: str) -> float:
         """Sum the estimates of the month's runs: the decisions that name a pipeline execution."""

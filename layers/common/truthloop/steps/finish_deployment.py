@@ -45,6 +45,8 @@ def finish_deployment(event: Mapping[str, Any], ports: Ports) -> FinishOutput:
             ),
         )
     )
+    if outcome == DEPLOYED:
+        ports.table.mark_tested(config_name, to_iso(moment))
     return {"outcome": outcome, "message": message}
 
 

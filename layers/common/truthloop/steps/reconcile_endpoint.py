@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from truthloop.deployment import Target, plan_action, plan_target
+from truthloop.deployment import NONE, UPDATE, Target, plan_action, plan_target
 from truthloop.ports import Ports
 from truthloop.registry import APPROVED
 
@@ -32,13 +32,16 @@ def reconcile_endpoint(_: Mapping[str, Any], ports: Ports) -> ReconcileOutput:
     """Say which one action brings the endpoint towards the newest Approved package.
 
     It is told nothing and remembers nothing: duplicate, late and out-of-order events all lead to the same
-    answer.
+    answer. What is in service agrees only when it has passed its smoke test.
     """
     package = ports.registry.newest(APPROVED)
     target: Target | None = None
     if package is not None:
         target = plan_target(ports.endpoint.name, package, ports.settings.deployment)
     action, message = plan_action(target, ports.endpoint.state())
+    if action == NONE and target is not None and not ports.table.was_tested(target.config_name):
+        # Its deployment was cut off before the smoke test: to apply it again is to find it and go on.
+        action, message = UPDATE, f"version {target.package.version} is in service and was never tested"
     return {
         "action": action,
         "endpointName": ports.endpoint.name,
