@@ -1,4 +1,4 @@
-"""The embedded AWS with the two state machines' surroundings: scripted functions, pipeline runs, a registry."""
+"""The embedded AWS with what the two state machines need around them."""
 
 from __future__ import annotations
 

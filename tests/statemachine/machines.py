@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -38,6 +39,7 @@ def functions(machine: str) -> dict[str, str]:
     return {name: re.sub(r"(?<!^)(?=[A-Z])", "_", stem).lower() for name, stem in stems.items()}
 
 
+@cache
 def _declared(machine: str) -> list[str]:
     """Return the names of the substitutions that template.yaml fills for a machine."""
     for resource in yaml_parse((ROOT / "template.yaml").read_text())["Resources"].values():
@@ -47,6 +49,7 @@ def _declared(machine: str) -> list[str]:
     raise AssertionError(f"template.yaml has no state machine of the definition {machine}.asl.yaml")
 
 
+@cache
 def shipped(machine: str) -> Json:
     """Return a definition as it is in the file, with its substitutions still to be filled."""
     definition: Json = yaml.safe_load((ROOT / "statemachines" / f"{machine}.asl.yaml").read_text())
@@ -61,8 +64,8 @@ def load(machine: str, values: Mapping[str, str]) -> Json:
     everything else, stays untouched.
     """
     assert set(values) == set(_declared(machine))
-    text = (ROOT / "statemachines" / f"{machine}.asl.yaml").read_text()
-    definition: Json = yaml.safe_load(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text))
+    text = json.dumps(shipped(machine))
+    definition: Json = json.loads(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text))
     for state in definition["States"].values():
         for retrier in state.get("Retry", []):
             retrier.update(IntervalSeconds=1, MaxDelaySeconds=2, MaxAttempts=2)
@@ -142,9 +145,7 @@ Paths = tuple[set[str], set[Edge], set[Retrier]]
 def missing(definition: Json, played: Iterable[Paths]) -> list[object]:
     """Return the states, ways out and retriers that no execution has taken."""
     runs = list(played)
-    every: Paths = (set(definition["States"]), set(edges(definition)), retriers(definition))
-    return [
-        one
-        for place, wanted in enumerate(every)
-        for one in sorted(wanted - set().union(*(r[place] for r in runs)))
-    ]
+    states = set(definition["States"]).difference(*(run[0] for run in runs))
+    ways = set(edges(definition)).difference(*(run[1] for run in runs))
+    unused = retriers(definition).difference(*(run[2] for run in runs))
+    return [*sorted(states), *sorted(ways), *sorted(unused)]

@@ -44,13 +44,14 @@ class Script:
         The execution's input.
     topic
         Whether the topic exists that the machine publishes to.
-    before, during
-        What the test does before the start and, with the execution's ARN, while it runs.
+    prepare, before, during
+        What the test does first of all (it may add names), before the start, and while the execution runs.
     """
 
     answers: Mapping[str, Sequence[Any]]
     given: Any = field(default_factory=dict)
     topic: bool = True
+    prepare: Callable[[Scene], None] | None = None
     before: Callable[[Scene], None] | None = None
     during: Callable[[Scene], None] | None = None
 
@@ -81,13 +82,14 @@ class Played:
 
 
 Test = Callable[..., None]
+OPTIONS = ("given", "topic", "prepare", "before", "during")
 
 
 def registrar(scripts: dict[str, Script]) -> Callable[..., Callable[[Test], Test]]:
-    """Return a decorator that gives a test its scenario: the functions' answers and the options of a script."""
+    """Return a decorator that gives a test its scenario: the functions' answers, the script's options."""
 
     def scenario(**given: Any) -> Callable[[Test], Test]:
-        options = {name: given.pop(name) for name in ("given", "topic", "before", "during") if name in given}
+        options = {name: given.pop(name) for name in OPTIONS if name in given}
 
         def register(test: Test) -> Test:
             scripts[test.__name__] = Script(given, **options)
@@ -279,18 +281,20 @@ class Scene:
     def play(self) -> Played:
         """Play the scenario to the end of every execution of the machine."""
         script = self.script
-        if script.before:
-            script.before(self)
+        if script.prepare:
+            script.prepare(self)
         answers = {name: [_answer(a) for a in given] for name, given in script.answers.items()}
         dynamodb, table = self.stage.client("dynamodb"), self.stage.table
         key = {"scenario": {"S": self.key}}
         text = {"S": json.dumps(self.real(answers))}
         dynamodb.put_item(TableName=table, Item={**key, "script": text, "calls": {"L": []}})
+        if script.before:
+            script.before(self)
         self.execution = self.start(script.given, "run")
         self.names[EXECUTION] = self.execution
         if script.during:
             script.during(self)
-        executions = wait_until(self._all_ended, 90, f"the end of {self.key}")
+        executions = self.ended()
         found = self.machines.client.describe_execution(executionArn=self.execution)
         calls = dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)["Item"]["calls"]["L"]
         events = self.machines.events(self.execution)
@@ -315,10 +319,14 @@ class Scene:
             else {},
         )
 
-    def _all_ended(self) -> list[str] | None:
-        """Return the names of the machine's executions, None while one runs."""
-        every = self.machines.client.list_executions(stateMachineArn=self.arn)["executions"]
-        return None if any(e["status"] == "RUNNING" for e in every) else sorted(e["name"] for e in every)
+    def ended(self) -> list[str]:
+        """Wait until no execution of the machine runs; return the names of all."""
+
+        def look() -> list[str] | None:
+            every = self.machines.client.list_executions(stateMachineArn=self.arn)["executions"]
+            return None if any(e["status"] == "RUNNING" for e in every) else [e["name"] for e in every]
+
+        return sorted(wait_until(look, 90, f"the end of {self.key}"))
 
     def _notices(self) -> list[tuple[str, str]]:
         """Return subject and message of what the topic has delivered, which it does before it answers."""

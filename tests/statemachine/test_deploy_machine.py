@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,7 +131,7 @@ def create_endpoint(scene: Scene) -> None:
 
 
 @scenario(
-    before=create_endpoint,
+    prepare=create_endpoint,
     reconcile_endpoint=[plan("CREATE", STARTING_ENDPOINT, STARTING_CONFIG), plan("NONE")],
     apply_deployment=[applied(STARTING_ENDPOINT, STARTING_CONFIG)],
     smoke_test_endpoint=[SMOKE],
@@ -300,8 +299,8 @@ def test_a_smoke_test_that_runs_out_of_time_rejects_nothing(run: Played) -> None
 def test_a_verdict_that_cannot_be_written_stops_the_machine_and_is_told(run: Played) -> None:
     assert (run.status, run.error) == ("FAILED", "DeploymentStopped")
     assert run.cause == (
-        "The deployment could not be finished: AwsRequestFailed: UpdateModelPackage failed with AccessDenied: "
-        "no (before that: The package names no image.)"
+        "The deployment could not be finished: AwsRequestFailed: UpdateModelPackage failed with "
+        "AccessDenied: no (before that: The package names no image.)"
     )
     assert run.notices == [(STOPPED, run.cause)]
 

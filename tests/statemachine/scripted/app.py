@@ -1,7 +1,7 @@
 """A function whose n-th call in a scenario answers what the scenario's script says, and is written down.
 
-The scenario is found by its key, which is in every name that the machine hands on. Script and calls lie in
-one DynamoDB item; it is asked without boto3, whose import would cost each of some fifty workers half a second.
+The scenario is found by its key, which is in every name that the machine hands on. Script and calls lie
+in one DynamoDB item; it is asked without boto3, whose import would cost every worker half a second.
 """
 
 import http.client
