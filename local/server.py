@@ -11,7 +11,16 @@ from typing import Any
 from local.context import LocalAws
 from local.guard import Guard
 
-ADAPTERS = ("dynamodb", "iam", "lambda_runtime", "events", "stepfunctions", "sagemaker", "cloudformation")
+ADAPTERS = (
+    "s3",
+    "dynamodb",
+    "iam",
+    "lambda_runtime",
+    "events",
+    "stepfunctions",
+    "sagemaker",
+    "cloudformation",
+)
 """Modules of ``local`` in the order in which they hook into moto; each has ``install(aws)``."""
 
 HOST = "127.0.0.1"

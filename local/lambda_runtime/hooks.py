@@ -226,6 +226,13 @@ def _validate(spec: dict[str, Any]) -> None:
             raise NotEmulatedError(f"the function property {name}")
     if (spec.get("SnapStart") or {}).get("ApplyOn", "None") != "None":
         raise NotEmulatedError("SnapStart")
+    for name, least, most in (("Timeout", 1, 900), ("MemorySize", 128, 10240)):
+        value = spec.get(name)
+        if value is not None and not least <= int(value) <= most:
+            raise InvalidParameterError(
+                f"1 validation error detected: Value '{value}' at '{name[:1].lower()}{name[1:]}' failed to "
+                f"satisfy constraint: Member must have value between {least} and {most}"
+            )
     keys = sorted(
         key for key in (spec.get("Environment") or {}).get("Variables") or {} if RESERVED_KEYS.fullmatch(key)
     )

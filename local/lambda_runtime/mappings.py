@@ -18,6 +18,7 @@ from local.lambda_runtime.errors import (
     InvalidParameterError,
     NotEmulatedError,
     ResourceConflictError,
+    ResourceNotFoundError,
     TooManyRequestsError,
 )
 from local.lambda_runtime.hooks import wrap
@@ -249,6 +250,8 @@ def install(service: LambdaService) -> Mappings:
         return mapping
 
     def delete(original: Any, self: Any, uuid: str) -> Any:
+        if self.get_event_source_mapping(uuid) is None:
+            raise ResourceNotFoundError("The resource you requested does not exist.")
         mappings.ended(uuid)
         return original(self, uuid)
 

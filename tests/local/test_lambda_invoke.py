@@ -372,6 +372,8 @@ def test_concurrent_calls_get_workers_of_their_own(functions: Functions) -> None
         ({"Runtime": "nodejs22.x"}, "the runtime nodejs22.x"),
         ({"FileSystemConfigs": [{"Arn": FILE_SYSTEM, "LocalMountPath": "/mnt/x"}]}, "FileSystemConfigs"),
         ({"SnapStart": {"ApplyOn": "PublishedVersions"}}, "SnapStart"),
+        ({"Timeout": 901}, "Value '901' at 'timeout' failed to satisfy constraint"),
+        ({"MemorySize": 10241}, "value between 128 and 10240"),
         ({"Environment": {"Variables": {"AWS_REGION": "eu-west-1"}}}, "reserved keys"),
         ({"DeadLetterConfig": {"TargetArn": "arn:aws:s3:::bucket"}}, "neither an SQS queue"),
     ],

@@ -356,6 +356,11 @@ def test_a_second_mapping_of_the_same_pair_conflicts(functions: Functions) -> No
         mapping(functions, name, arn)
 
 
+def test_a_mapping_that_does_not_exist_cannot_be_deleted(functions: Functions) -> None:
+    with pytest.raises(functions.api.exceptions.ResourceNotFoundException):
+        functions.api.delete_event_source_mapping(UUID="12345678-1234-1234-1234-123456789012")
+
+
 def test_concurrent_receivers_never_share_a_message(functions: Functions) -> None:
     url, _ = functions.queue(VisibilityTimeout="60")
     sqs = functions.client("sqs")
