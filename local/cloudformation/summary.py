@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from local.cloudformation import sam, template
+from local.cloudformation.errors import TemplateError
 from local.cloudformation.resources import resource_types
 
 
@@ -17,6 +18,12 @@ def as_json(value: Any) -> str:
 def validation(text: str) -> dict[str, Any]:
     """Return ValidateTemplate's answer, or raise what is wrong with the template's outline."""
     parsed = template.parse(text)
+    kinds = {str(resource["Type"]) for resource in parsed["Resources"].values()}
+    unknown = sorted(
+        kind for kind in kinds - set(resource_types()) if not kind.startswith("AWS::Serverless::")
+    )
+    if unknown:
+        raise TemplateError(f"Template format error: Unrecognized resource types: [{', '.join(unknown)}]")
     parameters = [
         {
             "ParameterKey": name,

@@ -1124,6 +1124,8 @@ def test_templates_and_summaries(stacks: Stacks) -> None:
     assert client.get_template_summary(StackName=name)["Description"] == "d"
     validated = client.validate_template(TemplateBody=text)
     assert validated["DeclaredTransforms"] == ["AWS::Serverless-2016-10-31"]
+    with pytest.raises(ClientError, match=r"Unrecognized resource types: \[AWS::Some::Castle\]"):
+        client.validate_template(TemplateBody='{"Resources": {"C": {"Type": "AWS::Some::Castle"}}}')
     assert name in [item["StackName"] for item in client.list_stacks()["StackSummaries"]]
     found = client.describe_stack_resource(StackName=name, LogicalResourceId="Machine")["StackResourceDetail"]
     by_id = client.describe_stack_resources(PhysicalResourceId=found["PhysicalResourceId"])["StackResources"]
