@@ -140,6 +140,14 @@ def test_a_breach_waits_for_the_candidate_that_awaits_approval(base: Any) -> Non
     assert base.run("preflight_run", keyed(claim))["reason"] == "CANDIDATE_PENDING"
 
 
+def test_a_choice_against_the_recommendation_ends_the_wait(base: Any) -> None:
+    finished(base, "one")
+    base.register("g00000001", "new", recommended="true")
+    base.register("g00000001", "old", "Approved")
+    base.corrections({"i1": "7"})
+    assert base.run("preflight_run", keyed(base.claim("two", BREACH)))["verdict"] == "START"
+
+
 def test_cooldown_and_cap(base: Any) -> None:
     base.configure("POLICY", cooldownMinutes=60, monthlySpendCapUsd=500)
     base.at(datetime(2026, 11, 22, 12, tzinfo=UTC))

@@ -10,6 +10,7 @@ from truthloop.claim import GenerationRecord, require_claim
 from truthloop.labels import changed
 from truthloop.policy import Evidence
 from truthloop.ports import Ports
+from truthloop.registry import ModelPackage
 from truthloop.steps.evidence import find_champion, fold_labels
 
 _PENDING_LOOKED_AT = 4  # a run registers two packages
@@ -68,15 +69,17 @@ def _gather(record: GenerationRecord, ports: Ports) -> Evidence:
         dataset_version=fold.dataset_version,
         last_run=record.last_run,
         champion=champion.arn if champion else None,
-        pending_candidate=_pending_candidate(record, ports),
+        pending_candidate=_pending_candidate(record, champion, ports),
         spent_this_month_usd=ports.table.spent_usd(ports.now().strftime("%Y-%m")),
         last_run_trained=record.last_run == record.last_trained,
     )
 
 
-def _pending_candidate(record: GenerationRecord, ports: Ports) -> str | None:
+def _pending_candidate(record: GenerationRecord, champion: ModelPackage | None, ports: Ports) -> str | None:
     if record.last_run is None:
         return None
+    if champion is not None and champion.generation == record.last_run.generation:
+        return None  # somebody has chosen between the run's candidates: nothing waits any more
     for package in ports.registry.newest_pending(_PENDING_LOOKED_AT):
         if package.generation == record.last_run.generation and package.recommended:
             return package.arn
