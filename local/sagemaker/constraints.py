@@ -6,14 +6,13 @@ service's. Walking botocore's model finds all of them, in the words that the ser
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import botocore.session
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from local.patterns import compiled
 from local.sagemaker.errors import ValidationError
 from local.sagemaker.state import Params
 
@@ -91,20 +90,9 @@ def _text(shape: Shape, value: str) -> list[str]:
         shown = ", ".join([*allowed[:_LONGEST_LIST], *rest])
         return [f"Member must satisfy enum value set: [{shown}]"]
     pattern = shape.metadata.get("pattern")
-    if pattern and len(value) <= _LONGEST_MATCHED:
-        compiled = _compiled(pattern)
-        if compiled is not None and not compiled.fullmatch(value):
-            return [f"Member must satisfy regular expression pattern: {pattern}"]
+    if pattern and len(value) <= _LONGEST_MATCHED and not compiled(pattern).fullmatch(value):
+        return [f"Member must satisfy regular expression pattern: {pattern}"]
     return []
-
-
-@functools.cache
-def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """Return the pattern, or None for one that only Java's regular expressions know (Unicode classes)."""
-    try:
-        return re.compile(pattern, re.DOTALL)
-    except re.error:
-        return None
 
 
 def _size(shape: Shape, size: int) -> list[str]:

@@ -5,27 +5,12 @@ SDKs send what breaks them; the service refuses it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from botocore.model import Shape
 
-_SPELT_FOR_PYTHON = {
-    r"\p{L}\p{Z}\p{N}": r"\w ",
-    r"\p{Print}": r"\x20-\x7e",
-    r"\p{ASCII}": r"[\x00-\x7f]",
-    r"\z": r"\Z",
-}
-
-
-@cache
-def compiled(pattern: str) -> re.Pattern[str]:
-    """Return a pattern of Java's, with its Unicode classes as Python knows them."""
-    for theirs, ours in _SPELT_FOR_PYTHON.items():
-        pattern = pattern.replace(theirs, ours)
-    return re.compile(re.sub(r"\$\{1,\d+\}$", "", pattern))
+from local.patterns import compiled
 
 
 def violations(shape: Shape, value: Any, where: str = "") -> Iterator[str]:
