@@ -211,10 +211,15 @@ def calls_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stack(calls_file: Path) -> Iterator[Stack]:
-    """Deploy the stack with the demo's parameters and base set; take it down after the module."""
+def stack(request: pytest.FixtureRequest, calls_file: Path) -> Iterator[Stack]:
+    """Deploy the stack with the demo's base set and parameters; take it down after the module.
+
+    A module that wants other values for some parameters names them in its ``PARAMETERS``.
+    """
     port = free_port()
-    process = serve(port, {"TRUTHLOOP_LOCAL_CALLS": str(calls_file)})
+    changes: dict[str, str] = getattr(request.module, "PARAMETERS", {})
+    arguments = [f"--parameter={name}={value}" for name, value in changes.items()]
+    process = serve(port, {"TRUTHLOOP_LOCAL_CALLS": str(calls_file)}, *arguments)
     yield Stack(f"http://localhost:{port}")
     if process.poll() is None:
         process.terminate()
