@@ -131,7 +131,7 @@ def _coalesce(plan: Coalesce, execution: str, started_at: str, trigger: Trigger,
         generation=generation_name(plan.generation),
         outcome=COALESCED,
         reason=COALESCED,
-        message=f"{execution_name(plan.holder)} holds the run; the trigger waits with it",
+        message=f"{generation_name(plan.generation)} is under way; this trigger is decided when it ends",
         triggers=({"id": trigger.id, **trigger.to_map()},),
     )
     if plan.waiting is None:
