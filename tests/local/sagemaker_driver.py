@@ -26,13 +26,15 @@ def unique(stem: str) -> str:
     return f"{stem}-{uuid.uuid4().hex[:8]}"
 
 
-def wait_until(check: Callable[[], T | None], seconds: float = 20.0, what: str = "the condition") -> T:
+def wait_until(
+    check: Callable[[], T | None], seconds: float = 20.0, what: str = "the condition", pause: float = 0.05
+) -> T:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = check()
         if value:
             return value
-        time.sleep(0.05)
+        time.sleep(pause)
     raise AssertionError(f"{what} did not come true in {seconds} s")
 
 

@@ -12,7 +12,7 @@ from tests.statemachine.stage import Played, Plays, Stage, play_all
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Start an embedded AWS of these tests' own, with room for the workers of many scenarios at once."""
     settings = {
         "TRUTHLOOP_IMAGES": str(ROOT / "tests/local/fixtures/images"),
@@ -22,7 +22,7 @@ def stage() -> Iterator[Stage]:
     }
     port = free_port()
     with running_server(port, **settings):
-        yield Stage(LocalServer(port))
+        yield Stage(LocalServer(port), tmp_path_factory.mktemp("stage"))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from tests.statemachine import machines
 
 Json = dict[str, Any]
 STACK = "truthloop"
+SIDE_BY_SIDE = 16
+"""Scenarios that play at the same time: they mostly wait."""
 
 # What a script or an expectation names before it exists: the real name takes its place while it plays.
 SCENARIO = "<the scenario>"
@@ -116,10 +118,12 @@ def _answer(answer: Any) -> list[Any]:
 class Stage:
     """What all scenarios share: the functions, pipeline runs, endpoints, one registry."""
 
-    def __init__(self, server: LocalServer) -> None:
+    def __init__(self, server: LocalServer, folder: Path) -> None:
+        self.folder = folder
         # One client per service for all threads: making one costs more than a scenario's calls.
-        self.client = cache(server.client)
+        self.client = cache(partial(server.client, max_pool_connections=SIDE_BY_SIDE))
         self.functions = Functions(self.client)
+        self.role = self.functions.role()
         self.aws = Driver(server)
         self.table = unique("scripts")
         self._create_table()
@@ -142,7 +146,8 @@ class Stage:
             code = (Path(__file__).parent / "scripted/app.py").read_text()
             made = self.functions.create(
                 Code={"ZipFile": archive({"app.py": code})},
-                Timeout=3,
+                Role=self.role,
+                Timeout=4,
                 Environment={"Variables": {"FUNCTION": name, "SCRIPT_TABLE": self.table}},
             )
             self.arns[name] = self.functions.api.get_function(FunctionName=made)["Configuration"][
@@ -168,7 +173,8 @@ class Stage:
         fail = {"Name": "FailGate", "Type": "Fail", "Arguments": {"ErrorMessage": "the base set is broken"}}
         equal = {"Type": "Equals", "LeftValue": 1, "RightValue": 1}
         nothing = {"Conditions": [equal], "IfSteps": [], "ElseSteps": []}
-        request = self.aws.training_request("x", HyperParameters={"seconds": "60"})
+        endless = {"HyperParameters": {"seconds": "900"}, "StoppingCondition": {"MaxRuntimeInSeconds": 900}}
+        request = self.aws.training_request("x", **endless)
         del request["TrainingJobName"]
         return {
             TRAINED_RUN: self.start_pipeline({"Name": "Check", "Type": "Condition", "Arguments": nothing}),
@@ -234,6 +240,7 @@ class Scene:
         self.script = script
         self.key = f"scenario-{uuid.uuid4().hex[:8]}"
         self.machines = Machines(stage.client("stepfunctions"))
+        self.file = stage.folder / self.key
         self.names = {**stage.names, SCENARIO: self.key}
         if CANDIDATE in json.dumps(script.answers):
             self.names[CANDIDATE] = stage.package()
@@ -243,7 +250,7 @@ class Scene:
         self.definition = machines.load(machine, values)
         self.arn = str(
             self.machines.client.create_state_machine(
-                name=self.key, definition=json.dumps(self.definition), roleArn=stage.functions.role()
+                name=self.key, definition=json.dumps(self.definition), roleArn=stage.role
             )["stateMachineArn"]
         )
         self.execution = ""
@@ -326,7 +333,7 @@ class Scene:
             every = self.machines.client.list_executions(stateMachineArn=self.arn)["executions"]
             return None if any(e["status"] == "RUNNING" for e in every) else [e["name"] for e in every]
 
-        return sorted(wait_until(look, 90, f"the end of {self.key}"))
+        return sorted(wait_until(look, 90, f"the end of {self.key}", pause=0.3))
 
     def _notices(self) -> list[tuple[str, str]]:
         """Return subject and message of what the topic has delivered, which it does before it answers."""
@@ -346,7 +353,7 @@ class Scene:
             events = self.machines.events(self.execution)
             return [e.get("stateEnteredEventDetails", {}).get("name") for e in events].count(name) >= times
 
-        wait_until(look, what=f"{name} in {self.key}")
+        wait_until(look, 60, f"{name} in {self.key}", pause=0.3)
 
 
 Plays = Mapping[str, Future[Played]]
@@ -356,8 +363,10 @@ def play_all(stage: Stage, machine: str, scripts: Mapping[str, Script]) -> Plays
     """Play scenarios side by side; one that cannot be played fails its own test alone."""
     for function in machines.functions(machine).values():
         stage.function(function)
-    with ThreadPoolExecutor(8) as pool:
+    # Those that wait for time-outs take longest: they begin first.
+    order = sorted(scripts, key=lambda name: str(scripts[name].answers).count(str(HANGS)), reverse=True)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         return {
-            name: pool.submit(lambda script: Scene(stage, machine, script).play(), script)
-            for name, script in scripts.items()
+            name: pool.submit(lambda script: Scene(stage, machine, script).play(), scripts[name])
+            for name in order
         }

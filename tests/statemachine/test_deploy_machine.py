@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -125,13 +126,19 @@ def test_an_update_is_tested_finished_told_and_looked_at_again(run: Played) -> N
 
 
 def create_endpoint(scene: Scene) -> None:
-    """Begin with an endpoint that takes longer to come into service than one poll."""
-    config = scene.stage.configuration(PROBE, seconds=2.5)
+    """Begin with an endpoint that comes into service when the file of this name appears."""
+    config = scene.stage.configuration(PROBE, until=str(scene.file))
     scene.names |= {STARTING_CONFIG: config, STARTING_ENDPOINT: scene.stage.create_endpoint(config)}
+
+
+def let_it_serve(scene: Scene) -> None:
+    scene.wait_for_state("CheckEndpoint")
+    scene.file.touch()
 
 
 @scenario(
     prepare=create_endpoint,
+    during=let_it_serve,
     reconcile_endpoint=[plan("CREATE", STARTING_ENDPOINT, STARTING_CONFIG), plan("NONE")],
     apply_deployment=[applied(STARTING_ENDPOINT, STARTING_CONFIG)],
     smoke_test_endpoint=[SMOKE],
@@ -338,3 +345,14 @@ def test_every_message_is_readable(played: Plays, name: str) -> None:
 def test_every_path_of_the_machine_is_taken(played: Plays) -> None:
     definition = machines.shipped(MACHINE)
     assert machines.missing(definition, [run.result().paths for run in played.values()]) == []
+
+
+def test_a_path_that_no_scenario_takes_is_found(played: Plays) -> None:
+    definition = copy.deepcopy(machines.shipped(MACHINE))
+    definition["States"]["Reconcile"]["Catch"].insert(
+        0, {"ErrorEquals": ["ClaimLost"], "Next": "WaitForEndpoint"}
+    )
+    definition["States"]["Unreached"] = {"Type": "Succeed"}
+    missing = machines.missing(definition, [run.result().paths for run in played.values()])
+    assert "Unreached" in missing
+    assert machines.Edge("Reconcile", "Catch 0", "WaitForEndpoint") in missing

@@ -349,7 +349,7 @@ def test_a_run_that_the_gate_rejects_is_no_failure(run: Played) -> None:
 
 def stop_the_long_run(scene: Scene) -> None:
     """Do what a person does who stops the pipeline while the machine waits for it."""
-    scene.wait_for_state("DescribePipeline")
+    scene.wait_for_state("CheckPipeline")
     scene.stage.aws.sagemaker.stop_pipeline_execution(
         PipelineExecutionArn=scene.names[LONG_RUN], ClientRequestToken=scene.key * 3
     )
