@@ -26,6 +26,7 @@ _LAMBDA_SERVICE = frozenset(
         "Lambda.SdkClientException",
         "Lambda.ClientExecutionTimeoutException",
         "Lambda.Unknown",
+        "Runtime.ExitError",
         "Sandbox.Timedout",
     }
 )

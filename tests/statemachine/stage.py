@@ -41,7 +41,7 @@ class Script:
     Attributes
     ----------
     answers
-        Per function, what it does at its first, second, … call: a result, ``raises(…)`` or ``HANGS``.
+        Per function what its first, second, … call comes to: a result, ``raises(…)``, ``DIES`` or ``HANGS``.
     given
         The execution's input.
     topic
@@ -106,6 +106,9 @@ def raises(name: str, message: str) -> tuple[str, str, str]:
     """Return the answer of a function that fails with an exception of a class of this name."""
     return ("raises", name, message)
 
+
+DIES = ("dies",)
+"""The answer of a function whose process ends, as it does when it needs too much memory."""
 
 HANGS = ("hangs",)
 """The answer of a function that runs out of time."""

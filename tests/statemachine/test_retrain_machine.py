@@ -10,6 +10,7 @@ import pytest
 from tests.statemachine import machines
 from tests.statemachine.stage import (
     CANDIDATE,
+    DIES,
     EXECUTION,
     FAILED_RUN,
     HANGS,
@@ -499,16 +500,38 @@ def test_what_fails_for_a_moment_is_tried_again(run: Played) -> None:
 
 
 @scenario(
-    claim_run=[HANGS, claimed()],
-    preflight_run=[HANGS, preflight()],
-    snapshot_dataset=[HANGS, DATASET],
-    start_pipeline=[{"pipelineExecutionArn": TRAINED_RUN, "found": True}],
+    claim_run=[DIES, claimed()],
+    preflight_run=[DIES, preflight()],
+    snapshot_dataset=[DIES, DATASET],
+    start_pipeline=[DIES, {"pipelineExecutionArn": TRAINED_RUN, "found": True}],
+    decide_run=[DIES, decided()],
+    release_run=[DIES, released()],
+)
+def test_a_function_that_dies_is_called_again(run: Played) -> None:
+    ended(run, "SUCCEEDED", "The new model is better.")
+    assert run.called == [name for name in LINE for _ in range(2)]
+
+
+@scenario(
+    **{**BEGIN, "snapshot_dataset": [HANGS, DATASET]},
     decide_run=[HANGS, decided()],
     release_run=[released()],
 )
-def test_a_function_that_runs_out_of_time_is_tried_again(run: Played) -> None:
+def test_a_function_that_runs_out_of_time_is_called_again(run: Played) -> None:
     ended(run, "SUCCEEDED", "The new model is better.")
-    assert [run.called.count(name) for name in LINE] == [2, 2, 2, 1, 2, 1]
+    assert [run.called.count(name) for name in LINE] == [1, 1, 2, 1, 2, 1]
+
+
+@scenario(
+    claim_run=[claimed()],
+    preflight_run=[DIES] * 3,
+    release_run=[released("FAILED", "Preflight failed.", run=None)],
+)
+def test_a_function_that_dies_again_and_again_is_given_up_in_words(run: Played) -> None:
+    failed(run, "FAILED", "Preflight failed.")
+    message = release_of(run)["message"]
+    assert message.startswith("Preflight failed: Runtime.ExitError: ")
+    assert message.endswith("Runtime exited with error: exit status 1")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

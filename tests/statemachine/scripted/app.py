@@ -54,6 +54,8 @@ def lambda_handler(event, context):
     if kind == "raises":
         name, message = rest
         raise type(name, (Exception,), {})(message)
+    if kind == "dies":
+        os._exit(1)
     if kind == "hangs":
         time.sleep(60)
     return rest[0]
