@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 from tests.local.conftest import LocalServer
 from tests.local.lambda_helpers import Functions, archive
 from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, unique, wait_until
 from tests.local.stepfunctions_driver import Driver as Machines
 from tests.statemachine import machines
+from truthloop import errors
 
 Json = dict[str, Any]
 STACK = "truthloop"
@@ -373,3 +376,36 @@ def play_all(stage: Stage, machine: str, scripts: Mapping[str, Script]) -> Plays
             name: pool.submit(lambda script: Scene(stage, machine, script).play(), scripts[name])
             for name in order
         }
+
+
+def _shape(value: Any, kind: Any, where: str) -> list[str]:
+    """Return where a value is not of a kind of JSON."""
+    if is_typeddict(kind):
+        hints = get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) != set(hints):
+            return [f"{where} is {value!r}, which has not the keys {sorted(hints)}"]
+        return [wrong for key, item in value.items() for wrong in _shape(item, hints[key], f"{where}.{key}")]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        found = [_shape(value, each, where) for each in arguments]
+        return [] if [] in found else found[0]
+    if origin is list and isinstance(value, list):
+        return [wrong for item in value for wrong in _shape(item, arguments[0], f"{where}[]")]
+    if kind is float and isinstance(value, int):
+        return []
+    return [] if isinstance(value, origin or kind) else [f"{where} is {value!r}, not {kind}"]
+
+
+def breaches(scripts: Mapping[str, Script]) -> list[str]:
+    """Return what scripted functions answer or raise that the functions themselves never would."""
+    found = []
+    for scenario, script in scripts.items():
+        for function, answers in script.answers.items():
+            step = getattr(import_module(f"truthloop.steps.{function}"), function)
+            for answer in answers:
+                where = f"{scenario}: {function}"
+                if not isinstance(answer, tuple):
+                    found += _shape(answer, get_type_hints(step)["return"], where)
+                elif answer[0] == "raises" and not hasattr(errors, answer[1]):
+                    found.append(f"{where} raises {answer[1]}, which truthloop/errors.py does not know")
+    return found

@@ -25,6 +25,7 @@ from tests.statemachine.stage import (
     Plays,
     Scene,
     Script,
+    breaches,
     raises,
     registrar,
 )
@@ -340,6 +341,10 @@ def test_every_message_is_readable(played: Plays, name: str) -> None:
     ] == []
 
 
+def test_the_scripted_functions_answer_as_the_real_ones_do() -> None:
+    assert breaches(SCENARIOS) == []
+
+
 def test_every_path_of_the_machine_is_taken(played: Plays) -> None:
     definition = machines.shipped(MACHINE)
     assert machines.missing(definition, [run.result().paths for run in played.values()]) == []
@@ -354,3 +359,16 @@ def test_a_path_that_no_scenario_takes_is_found(played: Plays) -> None:
     missing = machines.missing(definition, [run.result().paths for run in played.values()])
     assert "Unreached" in missing
     assert machines.Edge("Reconcile", "Catch 0", "WaitForEndpoint") in missing
+
+
+def test_a_script_that_no_function_would_play_is_found() -> None:
+    drifted: dict[str, list[Any]] = {
+        "reconcile_endpoint": [{**plan("NONE"), "desired": {"version": "7"}}],
+        "smoke_test_endpoint": [{**SMOKE, "examples": "5"}],
+        "finish_deployment": [raises("NoSuchError", "x")],
+    }
+    assert [wrong.split(" ")[2] for wrong in breaches({"a scenario": Script(drifted)})] == [
+        "reconcile_endpoint.desired",
+        "smoke_test_endpoint.examples",
+        "finish_deployment",
+    ]
