@@ -171,6 +171,14 @@ def test_every_rule_and_schedule_has_a_dead_letter_queue() -> None:
         assert "DeadLetterConfig" in target, target
 
 
+def test_no_schedule_fires_in_the_moment_of_deployment() -> None:
+    # EventBridge Scheduler fires a rate without a start date at once.
+    schedules = resources("AWS::Scheduler::Schedule")
+    assert len(schedules) == 3
+    for schedule in schedules.values():
+        assert "rate(" not in json.dumps(schedule["Properties"]["ScheduleExpression"])
+
+
 def test_ingest_queue_outlives_six_times_its_function() -> None:
     queue = source()["Resources"]["IngestQueue"]["Properties"]
     timeout = source()["Resources"]["IngestGroundTruthFunction"]["Properties"]["Timeout"]

@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_but_a_person_starts_the_first_run(stack: Any) -> None:
-    # The sweep fires as soon as the stack is there; an upload comes before any model is served.
+    # An upload comes before any model is served, and so does a sweep.
     stack.upload("early.jsonl", [stack.correction("never-captured", "7")])
+    sweep = json.loads((ROOT / "events" / "scheduled_sweep.json").read_text())
+    stack.ended(stack.start("Retrain", sweep))
     stack.wait_for("two decisions", lambda: True if len(stack.decisions()) >= 2 else None)
     stack.quiet()
     assert stack.pipeline_runs() == []
