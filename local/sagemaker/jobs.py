@@ -11,13 +11,15 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from local.context import LocalAws
 from local.lambda_runtime import identity
 from local.sagemaker.data_channels import DataChannels
-from local.sagemaker.errors import JobError
+from local.sagemaker.errors import JobError, ResourceInUse
 from local.sagemaker.images import DEFAULT_PATH, Image
 from local.sagemaker.logs import LogStream
 from local.sagemaker.processes import ContainerProcess
@@ -261,3 +263,26 @@ def algorithm_error(message: str, code: int, log_stream: LogStream) -> JobError:
 def seconds_between(start: datetime, end: datetime) -> int:
     """Return whole seconds, at least one, as SageMaker bills."""
     return max(1, round((end - start).total_seconds()))
+
+
+J = TypeVar("J", bound=Job)
+
+
+def start_once(table: dict[str, Job], lock: threading.RLock, name: str, arn: str, make: Callable[[], J]) -> J:
+    """Start a job under a name that no job of the table has yet.
+
+    Raises
+    ------
+    ResourceInUse
+        The name is taken.
+    """
+    with lock:
+        if name in table:
+            raise ResourceInUse(
+                "Job name must be unique within an AWS account and region, and a job with this name "
+                f"already exists ({arn})"
+            )
+        job = make()
+        table[name] = job
+    job.start()
+    return job

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from local.sagemaker.data_channels import ContinuousUpload
-from local.sagemaker.errors import ResourceInUse, UnsupportedOperation, ValidationError
+from local.sagemaker.errors import UnsupportedOperation, ValidationError
 from local.sagemaker.images import Image
-from local.sagemaker.jobs import FAILURE_LIMIT, Job, algorithm_error, read_message
+from local.sagemaker.jobs import FAILURE_LIMIT, Job, algorithm_error, read_message, start_once
 from local.sagemaker.state import Params, SageMaker, now, tags_of
 
 _COPIED = (
@@ -160,17 +160,11 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> ProcessingJob:
         The request is wrong, the name is taken, or the embedded AWS cannot do what it asks for.
     """
     _validate(request)
-    state = sagemaker.region(region)
-    with state.lock:
-        if request["ProcessingJobName"] in state.processing_jobs:
-            raise ResourceInUse(
-                "Job name must be unique within an AWS account and region, and a job with this name "
-                f"already exists ({sagemaker.arn(region, 'processing-job/' + request['ProcessingJobName'])})"
-            )
-        job = ProcessingJob(sagemaker, region, request)
-        state.processing_jobs[job.name] = job
-    job.start()
-    return job
+    state, name = sagemaker.region(region), request["ProcessingJobName"]
+    arn = sagemaker.arn(region, f"processing-job/{name}")
+    return start_once(
+        state.processing_jobs, state.lock, name, arn, lambda: ProcessingJob(sagemaker, region, request)
+    )
 
 
 def _validate(request: Params) -> None:

@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from local.sagemaker.data_channels import ContinuousUpload, is_empty, pack
-from local.sagemaker.errors import ResourceInUse, UnsupportedOperation, ValidationError
+from local.sagemaker.errors import UnsupportedOperation, ValidationError
 from local.sagemaker.images import Image
-from local.sagemaker.jobs import Job, algorithm_error, read_message, seconds_between
+from local.sagemaker.jobs import Job, algorithm_error, read_message, seconds_between, start_once
 from local.sagemaker.state import Params, SageMaker, now, tags_of
 
 _MESSAGES = {
@@ -256,17 +256,11 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> TrainingJob:
         The request is wrong, the name is taken, or the embedded AWS cannot do what it asks for.
     """
     _validate(request)
-    state = sagemaker.region(region)
-    with state.lock:
-        if request["TrainingJobName"] in state.training_jobs:
-            raise ResourceInUse(
-                "Job name must be unique within an AWS account and region, and a training job with this "
-                f"name already exists ({sagemaker.arn(region, 'training-job/' + request['TrainingJobName'])})"
-            )
-        job = TrainingJob(sagemaker, region, request)
-        state.training_jobs[job.name] = job
-    job.start()
-    return job
+    state, name = sagemaker.region(region), request["TrainingJobName"]
+    arn = sagemaker.arn(region, f"training-job/{name}")
+    return start_once(
+        state.training_jobs, state.lock, name, arn, lambda: TrainingJob(sagemaker, region, request)
+    )
 
 
 def _validate(request: Params) -> None:

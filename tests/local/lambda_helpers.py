@@ -181,3 +181,30 @@ def workers_of(process_id: int) -> list[int]:
             if "awslambdaric" in child.cmdline():
                 found.append(child.pid)
     return found
+
+
+def forwarder(server: Any, name: str, queue: str, url: str) -> str:
+    """Create a function that sends its event to a queue, and return its ARN."""
+    code = """
+import json, os, boto3
+def handle(event, _):
+    boto3.client("sqs").send_message(QueueUrl=os.environ["URL"], MessageBody=json.dumps(event))
+"""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("app.py", code)
+    iam = server.client("iam")
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    allowed = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queue}
+    policy = {"Version": "2012-10-17", "Statement": [allowed]}
+    iam.put_role_policy(RoleName=name, PolicyName="send", PolicyDocument=json.dumps(policy))
+    function = server.client("lambda").create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Handler="app.handle",
+        Role=role,
+        Code={"ZipFile": archive.getvalue()},
+        Environment={"Variables": {"URL": url}},
+        Timeout=20,
+    )
+    return str(function["FunctionArn"])

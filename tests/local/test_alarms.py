@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import uuid
-import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.local.lambda_helpers import forwarder
 
 ACCOUNT = "123456789012"
 SIZE = [{"Name": "EndpointName", "Value": "digits"}]
@@ -384,33 +384,6 @@ def test_alarm_on_the_depth_of_a_queue(watched: Watched) -> None:
     watched.reaches("OK")
     watched.sqs.send_message(QueueUrl=watched.url, MessageBody="nobody wanted me")
     watched.reaches("ALARM")
-
-
-def forwarder(server: Any, name: str, queue: str, url: str) -> str:
-    """Create a function that sends its event to a queue, and return its ARN."""
-    code = """
-import json, os, boto3
-def handle(event, _):
-    boto3.client("sqs").send_message(QueueUrl=os.environ["URL"], MessageBody=json.dumps(event))
-"""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        files.writestr("app.py", code)
-    iam = server.client("iam")
-    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    allowed = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queue}
-    policy = {"Version": "2012-10-17", "Statement": [allowed]}
-    iam.put_role_policy(RoleName=name, PolicyName="send", PolicyDocument=json.dumps(policy))
-    function = server.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.13",
-        Handler="app.handle",
-        Role=role,
-        Code={"ZipFile": archive.getvalue()},
-        Environment={"Variables": {"URL": url}},
-        Timeout=20,
-    )
-    return str(function["FunctionArn"])
 
 
 def test_action_invokes_a_function(server: Any, watched: Watched) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import urllib.request
 import uuid
-import zipfile
 from typing import Any
 
 import pytest
+
+from tests.local.lambda_helpers import forwarder
 
 ACCOUNT = "123456789012"
 
@@ -221,33 +221,6 @@ def test_notification_to_a_topic(server: Any, bucket: Bucket) -> None:
     bucket.s3.delete_object(Bucket=bucket.name, Key="k")
     [message] = bucket.take()
     assert json.loads(message["Message"])["Records"][0]["eventName"] == "ObjectRemoved:Delete"
-
-
-def forwarder(server: Any, name: str, queue: str, url: str) -> str:
-    """Create a function that sends its event to a queue, and return its ARN."""
-    code = """
-import json, os, boto3
-def handle(event, _):
-    boto3.client("sqs").send_message(QueueUrl=os.environ["URL"], MessageBody=json.dumps(event))
-"""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        files.writestr("app.py", code)
-    iam = server.client("iam")
-    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    allowed = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queue}
-    policy = {"Version": "2012-10-17", "Statement": [allowed]}
-    iam.put_role_policy(RoleName=name, PolicyName="send", PolicyDocument=json.dumps(policy))
-    function = server.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.13",
-        Handler="app.handle",
-        Role=role,
-        Code={"ZipFile": archive.getvalue()},
-        Environment={"Variables": {"URL": url}},
-        Timeout=20,
-    )
-    return str(function["FunctionArn"])
 
 
 def test_notification_to_a_function(server: Any, bucket: Bucket) -> None:
