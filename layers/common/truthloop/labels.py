@@ -11,6 +11,71 @@ from truthloop.errors import DatasetInvalid
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The record of an upload that a statement came from, as an accepted line keeps it.
+
+    `line` counts from 1 and `byte_offset` from 0, in the unpacked content; `uploaded_at` is the upload's time
+    as text.
+    """
+
+    key: str
+    version_id: str
+    line: int
+    byte_offset: int
+    uploaded_at: str
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return the ``origin`` of a line."""
+        return {
+            "key": self.key,
+            "versionId": self.version_id,
+            "line": self.line,
+            "byteOffset": self.byte_offset,
+            "uploadedAt": self.uploaded_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one author said about one inference id, or about one uploaded image.
+
+    `event_time` is UTC with microseconds, so that times compare as text; `sequencer` orders statements about
+    the same instant: the object's own sequencer, left-padded, and the line. `image` is the key of a labelled
+    example's image; its `inference_id` is then ``image:<key>``.
+    """
+
+    inference_id: str
+    label: str
+    event_time: str
+    author: str | None
+    source: str
+    sequencer: str
+    origin: Origin
+    image: str | None = None
+
+    def to_accepted_line(self) -> bytes:
+        """Return the line of an accepted object, in Model Monitor's ground-truth format."""
+        metadata: dict[str, str] = {
+            "eventId": self.inference_id,
+            "eventTime": self.event_time,
+            "source": self.source,
+            "sequencer": self.sequencer,
+        }
+        if self.author is not None:
+            metadata["author"] = self.author
+        if self.image is not None:
+            metadata["image"] = self.image
+        return _dump(
+            {
+                "groundTruthData": {"data": self.label, "encoding": "CSV"},
+                "eventMetadata": metadata,
+                "eventVersion": "0",
+                "origin": self.origin.to_json(),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """What somebody said that the right answer for one inference is.
 
