@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
@@ -26,12 +27,21 @@ BASE_PREFIX = "base/"
 SMOKE_TEST_PREFIX = "smoke-test/"
 METRIC_NAMESPACE = "Truthloop"
 
+SET_ASIDE = "set-aside"
+MAJORITY = "majority"
+"""What happens to a label that its authors disagree about."""
+
+_ARCHITECTURE = re.compile(r"^(?:sm|compute)_[1-9][0-9]{1,2}[af]?$")
+
 
 @dataclass(frozen=True)
 class PolicySettings:
     """What a retrain run may cost, when one is worth it, and how it trains.
 
-    A `monthly_spend_cap_usd` of 0 means no cap; an `instance_price_usd` of 0 means the list price.
+    A `monthly_spend_cap_usd` of 0 means no cap, a `maximum_model_age_days` of 0 no limit, and an
+    `instance_price_usd` of 0 the list price. `training_image_architectures` are spelt as PyTorch lists them
+    (``torch.cuda.get_arch_list()``: ``sm_70``, ``compute_90``); none means those of the image that is built
+    here. Without an `accuracy_alarm_name` no alarm is read.
     """
 
     minimum_new_labels: int
@@ -48,10 +58,43 @@ class PolicySettings:
     approval: str
     code_version: str
     instance_price_usd: float = 0.0
+    minimum_new_labels_per_class: int = 0
+    maximum_model_age_days: float = 0.0
+    maximum_author_share: float = 1.0
+    conflict_resolution: str = SET_ASIDE
+    capture_horizon_hours: float = 24.0
+    capture_wait_minutes: float = 30.0
+    training_image_architectures: tuple[str, ...] = ()
+    accuracy_alarm_name: str = ""
 
     def __post_init__(self) -> None:
         if self.approval not in ("auto", "manual"):
             raise SettingsError(f"{POLICY}: approval is {self.approval!r}; it must be auto or manual")
+        if self.conflict_resolution not in (SET_ASIDE, MAJORITY):
+            raise SettingsError(
+                f"{POLICY}: conflictResolution is {self.conflict_resolution!r}; it must be {SET_ASIDE} or "
+                f"{MAJORITY}"
+            )
+        if not 0 < self.maximum_author_share <= 1:
+            raise SettingsError(
+                f"{POLICY}: maximumAuthorShare is {self.maximum_author_share:g}; it must be above 0 and at "
+                "most 1"
+            )
+        for name in ("minimum_new_labels_per_class", "maximum_model_age_days", "capture_wait_minutes"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(
+                    f"{POLICY}: {_camel(name)} is {getattr(self, name)}; it must be 0 or more"
+                )
+        if not self.capture_horizon_hours > 0:
+            raise SettingsError(
+                f"{POLICY}: captureHorizonHours is {self.capture_horizon_hours:g}; it must be above 0"
+            )
+        strange = [name for name in self.training_image_architectures if not _ARCHITECTURE.match(name)]
+        if strange:
+            raise SettingsError(
+                f"{POLICY}: trainingImageArchitectures holds {strange}; name them as "
+                "torch.cuda.get_arch_list() does, for example sm_70 or compute_90"
+            )
 
 
 @dataclass(frozen=True)
