@@ -94,21 +94,26 @@ def _input_shape(resource: Resource) -> Shape:
 async def _await_sagemaker(frame: Frame, resource: Resource, region: str, parameters: dict[str, Any]) -> Any:
     engine = frame.execution.engine
     job = _JOBS[resource.action]
-    client = await engine.call(engine.client, resource.service, region)
     request = shapes.to_request(parameters, _input_shape(resource))
     key = {job.name: request[job.name]}
+
+    async def ask(operation: str) -> Any:
+        client = await engine.call(engine.client, resource.service, region)
+        return await engine.call(client._make_api_call, operation, key)
+
     shape = shapes.operation(resource.service, job.describe[:1].lower() + job.describe[1:]).output_shape
     pause = _SHORTEST_POLL
     try:
         while True:
-            response = await engine.call(client._make_api_call, job.describe, key)
+            response = await ask(job.describe)
             report = shapes.from_response(response, shape, millis=True, rename=False)
             if report[job.status] not in ("InProgress", "Stopping"):
                 break
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
     except asyncio.CancelledError:
-        asyncio.ensure_future(engine.call(client._make_api_call, job.stop, key))  # noqa: RUF006 - ends by itself
+        # The job runs from the moment in which the task was submitted, so also before the first look.
+        asyncio.ensure_future(ask(job.stop))  # noqa: RUF006 - ends by itself
         raise
     if report[job.status] != "Completed":
         raise StateError(TASK_FAILED, compact(report))
