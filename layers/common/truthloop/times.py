@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-SORTABLE = "%Y-%m-%dT%H:%M:%S.%fZ"
-
 
 def to_iso(moment: datetime) -> str:
     """Return `moment` as UTC with microseconds, such as ``2026-11-22T10:00:00.000000Z``."""
-    return moment.astimezone(UTC).strftime(SORTABLE)
+    # Not strftime: it writes the year 1 as "1" on Linux, which sorts after every other.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def from_iso(text: str) -> datetime:
@@ -21,7 +20,10 @@ def from_iso(text: str) -> datetime:
         When `text` is not an ISO 8601 instant.
     """
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from error
 
 
 def hour_prefix(moment: datetime) -> str:
