@@ -43,11 +43,28 @@ class InvalidTrigger(TruthloopError):
 
 
 class InvalidEvent(TruthloopError):
-    """A message does not hold the S3 event that this queue is for."""
+    """What a function was called with is not what docs/conventions.md says."""
 
 
 class ClaimLost(TruthloopError):
     """Another execution holds the claim: this one must not act for the generation any more."""
+
+
+class UploadRejected(TruthloopError):
+    """No record of an upload is read, for a reason that is quarantined with the object's name.
+
+    Parameters
+    ----------
+    reason : str
+        The reason code.
+    detail : str
+        What was wrong and what to do.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class ObjectMissing(TruthloopError):

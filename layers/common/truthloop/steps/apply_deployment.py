@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.deployment import (
     CREATE,
@@ -22,6 +21,7 @@ from truthloop.errors import (
     InvalidEvent,
     TransientAwsError,
 )
+from truthloop.inputs import PlanInput, shown
 from truthloop.ports import Ports
 
 _INVALID = frozenset({"ValidationException"})
@@ -35,7 +35,7 @@ class ApplyOutput(TypedDict):
     configName: str
 
 
-def apply_deployment(event: Mapping[str, Any], ports: Ports) -> ApplyOutput:
+def apply_deployment(event: object, ports: Ports) -> ApplyOutput:
     """Create, update or delete the endpoint; a retry finds what an earlier attempt has asked for.
 
     A broken endpoint cannot be updated: RECREATE asks for its deletion and ends as busy, so that the machine
@@ -53,11 +53,14 @@ def apply_deployment(event: Mapping[str, Any], ports: Ports) -> ApplyOutput:
     TransientAwsError
         When it refused and the endpoint has changed meanwhile, so that the same call may be taken now.
     InvalidEvent
-        When the action is not one to apply.
+        When the action is not one to apply, or nothing is desired.
     """
-    action = event["action"]
-    if action not in (CREATE, UPDATE, RECREATE):
-        raise InvalidEvent(f"there is nothing to apply for the action {action!r}")
+    given = PlanInput.parse(event)
+    action = given.action
+    if action not in (CREATE, UPDATE, RECREATE) or given.package is None:
+        raise InvalidEvent(
+            f"there is nothing to apply for the action {shown(action)} and the package {shown(given.package)}"
+        )
     endpoint = ports.endpoint
     before = endpoint.state()
     if action == RECREATE:
@@ -67,7 +70,7 @@ def apply_deployment(event: Mapping[str, Any], ports: Ports) -> ApplyOutput:
         raise EndpointBusy(f"{endpoint.name} is broken and being deleted; it is created when it is gone")
 
     settings = ports.settings.deployment
-    package = ports.registry.describe(str(event["desired"]["modelPackageArn"]))
+    package = ports.registry.describe(given.package)
     target = plan_target(endpoint.name, package, settings)
     answer: ApplyOutput = {"endpointName": endpoint.name, "configName": target.config_name}
     if _is_under_way(before, target.config_name):

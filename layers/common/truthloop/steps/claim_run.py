@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.claim import (
     CLAIMED,
@@ -18,9 +18,10 @@ from truthloop.claim import (
 )
 from truthloop.decision import COALESCED, Decision
 from truthloop.errors import ConditionFailed, PipelineNotFound, TransientAwsError
+from truthloop.inputs import ClaimInput
 from truthloop.names import dataset_prefix, execution_name, generation_name
 from truthloop.ports import Objects, Ports
-from truthloop.times import from_iso, to_iso
+from truthloop.times import to_iso
 from truthloop.triggers import Trigger, parse_trigger
 
 _ATTEMPTS = 10
@@ -45,12 +46,12 @@ class ClaimOutput(TypedDict):
     triggers: list[TriggerOutput]
 
 
-def claim_run(event: Mapping[str, Any], ports: Ports) -> ClaimOutput:
+def claim_run(event: object, ports: Ports) -> ClaimOutput:
     """Pass the one gate, or be recorded at it.
 
     Parameters
     ----------
-    event : Mapping
+    event : object
         ``execution`` (ARN), ``trigger`` (the execution's raw input), ``startedAt`` (ISO 8601).
     ports : Ports
         The outside world.
@@ -59,14 +60,14 @@ def claim_run(event: Mapping[str, Any], ports: Ports) -> ClaimOutput:
     ------
     InvalidTrigger
         When the input is no reason to look.
+    InvalidEvent
+        When it does not say who asks, or since when.
     TransientAwsError
         When AWS fails for the moment, or other executions kept winning the race.
     """
-    execution = str(event["execution"])
-    started_at = to_iso(from_iso(str(event["startedAt"])))
-    trigger = parse_trigger(
-        event.get("trigger"), execution_name=execution_name(execution), started_at=started_at
-    )
+    given = ClaimInput.parse(event)
+    execution, started_at = given.execution, to_iso(given.started_at)
+    trigger = parse_trigger(given.trigger, execution_name=execution_name(execution), started_at=started_at)
     for _ in range(_ATTEMPTS):
         try:
             return _try(execution, started_at, trigger, ports)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.decision import (
     FAILED,
@@ -14,6 +13,7 @@ from truthloop.decision import (
     judge_failure,
 )
 from truthloop.errors import PipelineStillRunning
+from truthloop.inputs import DecideInput
 from truthloop.names import evaluation_key
 from truthloop.ports import PipelineExecution, Ports
 from truthloop.registry import PENDING
@@ -37,7 +37,7 @@ class DecideOutput(TypedDict):
     approve: str | None
 
 
-def decide_run(event: Mapping[str, Any], ports: Ports) -> DecideOutput:
+def decide_run(event: object, ports: Ports) -> DecideOutput:
     """Decide the run by its pipeline execution's status, steps and evaluation.
 
     Raises
@@ -46,10 +46,13 @@ def decide_run(event: Mapping[str, Any], ports: Ports) -> DecideOutput:
         When the execution has not ended.
     DatasetInvalid, ObjectMissing
         When the run succeeded and its evaluation cannot be read.
+    InvalidEvent
+        When the input is not what docs/conventions.md says.
     """
-    execution = _ended(event, ports)
+    given = DecideInput.parse(event)
+    execution = _ended(given, ports)
     if execution.status == "Succeeded":
-        return _succeeded(str(event["generation"]), execution, ports)
+        return _succeeded(given.generation, execution, ports)
     if execution.status == "Stopped":
         outcome, message = STOPPED, execution.failure_reason or "the pipeline execution was stopped"
     else:
@@ -57,14 +60,14 @@ def decide_run(event: Mapping[str, Any], ports: Ports) -> DecideOutput:
     return {"outcome": outcome, "message": message, "modelPackages": [], "approve": None}
 
 
-def _ended(event: Mapping[str, Any], ports: Ports) -> PipelineExecution:
-    arn, status = str(event["pipelineExecutionArn"]), event.get("status")
-    if not status or status in PIPELINE_LIVE:
+def _ended(given: DecideInput, ports: Ports) -> PipelineExecution:
+    arn = given.pipeline_execution_arn
+    if given.status is None or given.status in PIPELINE_LIVE:
         execution = ports.pipeline.describe(arn)
         if execution.status in PIPELINE_LIVE:
             raise PipelineStillRunning(f"{arn} is {execution.status}: wait for it before deciding")
         return execution
-    return PipelineExecution(arn, str(status), str(event.get("failureReason") or ""))
+    return PipelineExecution(arn, given.status, given.failure_reason)
 
 
 def _succeeded(generation: str, execution: PipelineExecution, ports: Ports) -> DecideOutput:

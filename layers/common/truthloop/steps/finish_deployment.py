@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.decision import DEPLOYED, REJECTED, SUPERSEDED, Decision
+from truthloop.inputs import FinishInput
 from truthloop.ports import Ports
 from truthloop.registry import APPROVED, ModelPackage
 from truthloop.registry import REJECTED as PACKAGE_REJECTED
@@ -21,14 +21,19 @@ class FinishOutput(TypedDict):
     message: str
 
 
-def finish_deployment(event: Mapping[str, Any], ports: Ports) -> FinishOutput:
+def finish_deployment(event: object, ports: Ports) -> FinishOutput:
     """Record the deployment; reject the package of a failed one, so that the previous one is desired again.
 
     A package that somebody rejected meanwhile is left as it is: that decision is newer.
+
+    Raises
+    ------
+    InvalidEvent
+        When the input is not what docs/conventions.md says.
     """
-    package = ports.registry.describe(str(event["desired"]["modelPackageArn"]))
-    message, config_name = str(event.get("message") or ""), str(event["configName"])
-    outcome, message = _settle(package, bool(event["succeeded"]), message, ports)
+    given = FinishInput.parse(event)
+    package, config_name = ports.registry.describe(given.package), given.config_name
+    outcome, message = _settle(package, given.succeeded, given.message, ports)
     state = ports.endpoint.state()
     # The moment that the endpoint last changed names this deployment, so a retry writes the same item.
     moment = state.last_modified if state else package.created_at

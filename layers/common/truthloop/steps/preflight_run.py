@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from truthloop import policy
 from truthloop.claim import GenerationRecord, require_claim
+from truthloop.inputs import HeldInput
 from truthloop.labels import changed
 from truthloop.policy import Evidence
 from truthloop.ports import Ports
@@ -28,12 +28,12 @@ class PreflightOutput(TypedDict):
     approval: str
 
 
-def preflight_run(event: Mapping[str, Any], ports: Ports) -> PreflightOutput:
+def preflight_run(event: object, ports: Ports) -> PreflightOutput:
     """Say whether the claimed generation starts a run.
 
     Parameters
     ----------
-    event : Mapping
+    event : object
         ``execution`` and ``generation`` of the claim.
     ports : Ports
         The outside world.
@@ -42,8 +42,11 @@ def preflight_run(event: Mapping[str, Any], ports: Ports) -> PreflightOutput:
     ------
     ClaimLost
         When the execution does not hold the claim.
+    InvalidEvent
+        When the input is not what docs/conventions.md says.
     """
-    record = require_claim(ports.table.read(), str(event["execution"]), str(event["generation"]))
+    given = HeldInput.parse(event)
+    record = require_claim(ports.table.read(), given.execution, given.generation)
     settings = ports.settings.policy
     evidence = _gather(record, ports)
     verdict = policy.judge(evidence, settings, ports.now(), already_started=record.starting is not None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.deployment import NONE, UPDATE, Target, plan_action, plan_target
 from truthloop.ports import Ports
@@ -28,7 +27,7 @@ class ReconcileOutput(TypedDict):
     message: str
 
 
-def reconcile_endpoint(_: Mapping[str, Any], ports: Ports) -> ReconcileOutput:
+def reconcile_endpoint(_: object, ports: Ports) -> ReconcileOutput:
     """Say which one action brings the endpoint towards the newest Approved package.
 
     It is told nothing and remembers nothing: duplicate, late and out-of-order events all lead to the same

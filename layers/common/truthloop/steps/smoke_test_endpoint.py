@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.deployment import choose_examples, judge_answer, judge_labels
 from truthloop.errors import AwsRequestFailed, SmokeTestFailed
+from truthloop.inputs import SmokeTestInput
 from truthloop.names import resource_name
 from truthloop.ports import Ports
 from truthloop.settings import SMOKE_TEST_PREFIX
@@ -21,7 +21,7 @@ class SmokeTestOutput(TypedDict):
     message: str
 
 
-def smoke_test_endpoint(event: Mapping[str, Any], ports: Ports) -> SmokeTestOutput:
+def smoke_test_endpoint(event: object, ports: Ports) -> SmokeTestOutput:
     """Check that the endpoint serves the configuration, and serves it rightly.
 
     Without examples under ``smoke-test/`` it cannot be asked anything; the message says so.
@@ -33,8 +33,10 @@ def smoke_test_endpoint(event: Mapping[str, Any], ports: Ports) -> SmokeTestOutp
         answers something that is not a prediction, or labels half of the examples or more wrongly.
     TransientAwsError
         When an answer did not come for a reason that may pass.
+    InvalidEvent
+        When the input names no configuration.
     """
-    config_name = str(event["configName"])
+    config_name = SmokeTestInput.parse(event).config_name
     state = ports.endpoint.state()
     if state is None or state.status != "InService" or state.config_name != config_name:
         now = f"{state.status} with {state.config_name} {state.failure_reason}" if state else "gone"

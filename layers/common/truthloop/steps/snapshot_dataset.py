@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.claim import GenerationRecord, require_claim
 from truthloop.dataset import ChampionModel, Dataset, manifest
 from truthloop.errors import DatasetInvalid, ModelPackageInvalid
+from truthloop.inputs import HeldInput
 from truthloop.labels import changed, per_label
 from truthloop.names import dataset_prefix, split_uri
 from truthloop.ports import Ports
@@ -26,7 +26,7 @@ class SnapshotOutput(TypedDict):
     labels: int
 
 
-def snapshot_dataset(event: Mapping[str, Any], ports: Ports) -> SnapshotOutput:
+def snapshot_dataset(event: object, ports: Ports) -> SnapshotOutput:
     """Write the generation's dataset, or finish and return the one that an earlier attempt began.
 
     dataset.json is written first, once, by a conditional write: it decides which accepted objects and which
@@ -39,9 +39,12 @@ def snapshot_dataset(event: Mapping[str, Any], ports: Ports) -> SnapshotOutput:
         When the execution does not hold the claim.
     DatasetInvalid
         When an accepted object or an earlier dataset cannot be read.
+    InvalidEvent
+        When the input is not what docs/conventions.md says.
     """
-    generation = str(event["generation"])
-    record = require_claim(ports.table.read(), str(event["execution"]), generation)
+    given = HeldInput.parse(event)
+    generation = given.generation
+    record = require_claim(ports.table.read(), given.execution, generation)
     objects, prefix = ports.objects, dataset_prefix(generation)
     key = f"{prefix}dataset.json"
 

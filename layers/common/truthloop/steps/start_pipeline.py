@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from truthloop.claim import LastRun, require_claim
+from truthloop.inputs import DatasetInput, StartInput
 from truthloop.names import digest
 from truthloop.policy import estimated_usd
 from truthloop.ports import Objects, Ports
@@ -21,7 +21,7 @@ class StartOutput(TypedDict):
     found: bool
 
 
-def start_pipeline(event: Mapping[str, Any], ports: Ports) -> StartOutput:
+def start_pipeline(event: object, ports: Ports) -> StartOutput:
     """Start at most one pipeline execution per generation.
 
     Three things make it one, each for a moment that the others cannot see: the record says that a start was
@@ -34,18 +34,21 @@ def start_pipeline(event: Mapping[str, Any], ports: Ports) -> StartOutput:
         When the execution does not hold the claim.
     PipelineNotFound
         When the pipeline is not deployed.
+    InvalidEvent
+        When the input is not what docs/conventions.md says.
     """
-    execution, generation = str(event["execution"]), str(event["generation"])
-    dataset: Mapping[str, str] = event["dataset"]
+    given = StartInput.parse(event)
+    execution, generation = given.execution, given.generation
     record = require_claim(ports.table.read(), execution, generation)
     if record.pipeline_execution_arn is not None:
         return {"pipelineExecutionArn": record.pipeline_execution_arn, "found": True}
 
+    dataset = given.dataset
     policy, now = ports.settings.policy, to_iso(ports.now())
     run = LastRun(
         generation=generation,
-        dataset_version=dataset["datasetVersion"],
-        dataset_uri=dataset["datasetUri"],
+        dataset_version=dataset.dataset_version,
+        dataset_uri=dataset.dataset_uri,
         pipeline_execution_arn="",
         started_at=now,
         code_version=policy.code_version,
@@ -56,7 +59,7 @@ def start_pipeline(event: Mapping[str, Any], ports: Ports) -> StartOutput:
     if running is not None:
         arn = running.arn
     else:
-        token = digest(ports.pipeline.name, generation, dataset["datasetUri"], dataset["datasetVersion"])
+        token = digest(ports.pipeline.name, generation, dataset.dataset_uri, dataset.dataset_version)
         arn = ports.pipeline.start(generation, token, _parameters(generation, dataset, policy, ports.objects))
     started = replace(record.starting or run, pipeline_execution_arn=arn)
     ports.table.record_start(record.generation, execution, arn, started)
@@ -64,14 +67,14 @@ def start_pipeline(event: Mapping[str, Any], ports: Ports) -> StartOutput:
 
 
 def _parameters(
-    generation: str, dataset: Mapping[str, str], policy: PolicySettings, objects: Objects
+    generation: str, dataset: DatasetInput, policy: PolicySettings, objects: Objects
 ) -> dict[str, str]:
     return {
         "Generation": generation,
-        "DatasetUri": dataset["datasetUri"],
+        "DatasetUri": dataset.dataset_uri,
         "BaseUri": objects.uri(BASE_PREFIX),
-        "CaptureManifestUri": dataset["captureManifestUri"],
-        "ChampionManifestUri": dataset["championManifestUri"],
+        "CaptureManifestUri": dataset.capture_manifest_uri,
+        "ChampionManifestUri": dataset.champion_manifest_uri,
         "RunUri": objects.uri(f"runs/{generation}"),
         "TrainingInstanceType": policy.training_instance_type,
         "ProcessingInstanceType": policy.processing_instance_type,
