@@ -7,14 +7,14 @@ what the old holder has started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 from truthloop.errors import ClaimLost
-from truthloop.names import generation_name
+from truthloop.names import generation_name, generation_number
 from truthloop.times import from_iso
 from truthloop.triggers import Trigger
 
@@ -73,6 +73,43 @@ class LastRun:
 
 
 @dataclass(frozen=True)
+class Orphan:
+    """A live pipeline run that no claim waited for: started by hand, or forgotten by a lost table."""
+
+    pipeline_execution_arn: str
+    display_name: str
+    started_at: str
+    estimated_usd: float = 0.0
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation that its display name says it is; 0 when it says none."""
+        try:
+            return generation_number(self.display_name)
+        except ValueError:
+            return 0
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the record's ``waitsFor``."""
+        return {
+            "pipelineExecutionArn": self.pipeline_execution_arn,
+            "displayName": self.display_name,
+            "startedAt": self.started_at,
+            "estimatedUsd": self.estimated_usd,
+        }
+
+    @classmethod
+    def from_map(cls, value: Mapping[str, Any]) -> Orphan:
+        """Read what `to_map` wrote."""
+        return cls(
+            pipeline_execution_arn=str(value["pipelineExecutionArn"]),
+            display_name=str(value["displayName"]),
+            started_at=str(value["startedAt"]),
+            estimated_usd=float(value.get("estimatedUsd", 0.0)),
+        )
+
+
+@dataclass(frozen=True)
 class GenerationRecord:
     """The generation record, as read.
 
@@ -80,7 +117,8 @@ class GenerationRecord:
     even while nobody can see it, and whoever takes the claim over must start it (under the same name and
     token) and not refuse it; `start_asked_at` is when it was last asked for. It becomes `last_run` as soon as
     its execution is known. `last_trained` is the newest run that did train: new labels are counted against
-    its dataset, so that a run that failed consumes no correction.
+    its dataset, so that a run that failed consumes no correction. `waits_for` is set while the generation has
+    no run of its own and only waits until an orphan has ended.
     """
 
     generation: int
@@ -95,6 +133,7 @@ class GenerationRecord:
     adopted_from: str | None = None
     last_run: LastRun | None = None
     last_trained: LastRun | None = None
+    waits_for: Orphan | None = None
 
     @property
     def name(self) -> str:
@@ -108,6 +147,11 @@ class GenerationRecord:
             return None
         return replace(run, pipeline_execution_arn=pipeline_execution_arn)
 
+    @property
+    def has_run(self) -> bool:
+        """Whether a pipeline run was asked for or adopted: what comes now is not part of its evidence."""
+        return self.starting is not None or self.pipeline_execution_arn is not None
+
 
 class HolderState(Enum):
     """What Step Functions says of a claim's holder."""
@@ -119,20 +163,56 @@ class HolderState(Enum):
 
 @dataclass(frozen=True)
 class Take:
-    """Claim the next generation; every trigger that waits joins it."""
+    """Claim the next generation; every trigger that waits joins it.
+
+    With an orphan about, the claim begins with its `pipeline_execution_arn`: as its own `run` when the
+    orphan is a generation that the record has forgotten, else as what it `waits_for`. Either way the triggers
+    stay `pending`: the orphan was started before they came, so it decides none of them.
+    """
 
     generation: int
     expected_generation: int | None
     triggers: Mapping[str, Trigger]
+    pending: Mapping[str, Trigger] = field(default_factory=dict)
+    pipeline_execution_arn: str | None = None
+    run: LastRun | None = None
+    waits_for: Orphan | None = None
+
+    def adopting(self, run: LastRun) -> Take:
+        """Take the generation of a run that the record has forgotten, instead of the next one."""
+        return replace(
+            self,
+            generation=generation_number(run.generation),
+            triggers={},
+            pending=self.triggers,
+            pipeline_execution_arn=run.pipeline_execution_arn,
+            run=run,
+        )
+
+    def waiting_for(self, orphan: Orphan, generation: int) -> Take:
+        """Take `generation` only to wait until an orphan has ended."""
+        return replace(
+            self,
+            generation=generation,
+            triggers={},
+            pending=self.triggers,
+            pipeline_execution_arn=orphan.pipeline_execution_arn,
+            waits_for=orphan,
+        )
 
 
 @dataclass(frozen=True)
 class TakeOver:
-    """Become the holder of the same generation, in place of one that has ended."""
+    """Become the holder of the same generation, in place of one that has ended.
+
+    `waiting` is the taker's trigger when it came too late for the generation's run: it stays pending, as it
+    would have if the holder had lived. None when it joins `triggers`, or is recorded already.
+    """
 
     generation: int
     expected_holder: str
     triggers: Mapping[str, Trigger]
+    waiting: Trigger | None = None
 
 
 @dataclass(frozen=True)
@@ -179,14 +259,39 @@ def plan_claim(
     if record is None:
         return Take(1, None, {trigger.id: trigger})
     if record.status == IDLE or record.holder is None:
-        waited = {key: replace(pending, during=record.name) for key, pending in record.pending.items()}
+        # One that waited for two runs, the second an orphan, can only have been answered by the first.
+        waited = {key: replace(p, during=p.during or record.name) for key, p in record.pending.items()}
         return Take(record.generation + 1, record.generation, {**waited, trigger.id: trigger})
     if record.holder == execution:
         return Held(record)
-    if _is_gone(record, holder_state, now):
-        return TakeOver(record.generation, record.holder, {**record.triggers, trigger.id: trigger})
     recorded = trigger.id in record.pending or trigger.id in record.triggers
-    return Coalesce(record.generation, record.holder, None if recorded else _placed(trigger, record.pending))
+    waiting = None if recorded else _placed(trigger, record.pending)
+    if not _is_gone(record, holder_state, now):
+        return Coalesce(record.generation, record.holder, waiting)
+    if record.has_run:
+        return TakeOver(record.generation, record.holder, record.triggers, waiting)
+    return TakeOver(record.generation, record.holder, {**record.triggers, trigger.id: trigger})
+
+
+def forgotten_first(orphans: Sequence[Orphan], record_generation: int) -> list[Orphan]:
+    """Order orphans by who is waited for first: generations that the record has forgotten, as they were
+    numbered, so that each can still be taken under its own number; then the others, oldest first.
+    """
+
+    def place(orphan: Orphan) -> tuple[bool, int, str]:
+        forgotten = orphan.generation > record_generation
+        return not forgotten, orphan.generation if forgotten else 0, orphan.started_at
+
+    return sorted(orphans, key=place)
+
+
+def left_waiting(record: GenerationRecord) -> dict[str, Trigger]:
+    """Return a claim's triggers as they wait once it turns out that it can only wait for an orphan."""
+    waiting: dict[str, Trigger] = {}
+    for trigger in record.triggers.values():
+        placed = _placed(trigger, {**record.pending, **waiting})
+        waiting[placed.id] = placed
+    return waiting
 
 
 def _placed(trigger: Trigger, pending: Mapping[str, Trigger]) -> Trigger:

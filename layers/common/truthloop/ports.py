@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any, Protocol
 
-from truthloop.claim import GenerationRecord, HolderState, LastRun, Take, TakeOver
+from truthloop.claim import GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
 from truthloop.dataset import ObjectInfo
 from truthloop.decision import Decision, StepResult
 from truthloop.deployment import EndpointState, Target
@@ -53,10 +53,20 @@ class LoopTable(Protocol):
         """Record, under the claim, the pipeline execution; `run` becomes the last run unless None."""
         ...
 
+    def wait_for(
+        self, generation: int, execution: str, orphan: Orphan, waiting: Mapping[str, Trigger]
+    ) -> None:
+        """Record, under the claim, that it only waits for an orphan; its triggers go to those that wait."""
+        ...
+
     def release(
         self, record: GenerationRecord, decision: Decision, run: LastRun | None, *, trained: bool
     ) -> None:
         """Make the record idle and write the decision, in one transaction; `run` is the generation's."""
+        ...
+
+    def find_decision(self, execution: str, generation: str) -> Mapping[str, Any] | None:
+        """Read the newest decision that an execution has written about a generation."""
         ...
 
     def put_decision(self, decision: Decision) -> None:
@@ -142,6 +152,8 @@ class PipelineExecution:
     arn: str
     status: str
     failure_reason: str
+    display_name: str = ""
+    started_at: str = ""
 
 
 class Pipeline(Protocol):
@@ -154,6 +166,10 @@ class Pipeline(Protocol):
 
     def find(self, display_name: str) -> PipelineExecution | None:
         """Look an execution up by its display name, newest first."""
+        ...
+
+    def live(self) -> tuple[PipelineExecution, ...]:
+        """Return the executions that run, newest first, with name and start."""
         ...
 
     def start(self, display_name: str, token: str, parameters: Mapping[str, str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from truthloop.aws.calls import translated
-from truthloop.decision import StepResult
+from truthloop.decision import PIPELINE_LIVE, StepResult
 from truthloop.errors import AwsRequestFailed, PipelineNotFound
 from truthloop.ports import PipelineExecution
+from truthloop.times import to_iso
 
 _MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
 
@@ -39,6 +41,28 @@ class SageMakerPipeline:
         except AwsRequestFailed as error:
             raise self._named(error) from error
         return None
+
+    def live(self) -> tuple[PipelineExecution, ...]:
+        """Return the executions that run, newest first.
+
+        The list shows for a while as running what has ended, so each of them is asked for by itself.
+        """
+        try:
+            with translated():
+                pages = self._client.get_paginator("list_pipeline_executions").paginate(
+                    PipelineName=self._name, SortBy="CreationTime", SortOrder="Descending"
+                )
+                listed = [_execution(one) for page in pages for one in page["PipelineExecutionSummaries"]]
+        except AwsRequestFailed as error:
+            raise self._named(error) from error
+        looked_at = (self._describe_if_exists(one.arn) for one in listed if one.status in PIPELINE_LIVE)
+        return tuple(one for one in looked_at if one is not None and one.status in PIPELINE_LIVE)
+
+    def _describe_if_exists(self, arn: str) -> PipelineExecution | None:
+        try:
+            return self.describe(arn)
+        except PipelineNotFound:
+            return None
 
     def start(self, display_name: str, token: str, parameters: Mapping[str, str]) -> str:
         """Start an execution, or find the one that `token` has started."""
@@ -86,7 +110,13 @@ def _execution(summary: Mapping[str, Any]) -> PipelineExecution:
         failure_reason=str(
             summary.get("FailureReason") or summary.get("PipelineExecutionFailureReason") or ""
         ),
+        display_name=str(summary.get("PipelineExecutionDisplayName") or ""),
+        started_at=_instant(summary.get("CreationTime") or summary.get("StartTime")),
     )
+
+
+def _instant(moment: datetime | None) -> str:
+    return to_iso(moment) if moment else ""
 
 
 def _step(step: Mapping[str, Any]) -> StepResult:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from truthloop.aws.attributes import from_item, to_attribute, to_item
 from truthloop.aws.calls import translated
-from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Take, TakeOver
+from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Orphan, Take, TakeOver
 from truthloop.decision import Decision
 from truthloop.triggers import Trigger
 
@@ -38,10 +38,18 @@ class DynamoLoopTable:
         if plan.expected_generation is not None:
             condition = "#status = :idle AND #generation = :expected"
             expected = {":idle": IDLE, ":expected": plan.expected_generation}
+        found = {
+            "pipelineExecutionArn": plan.pipeline_execution_arn,
+            "lastRun": plan.run.to_map() if plan.run else None,
+            "waitsFor": plan.waits_for.to_map() if plan.waits_for else None,
+        }
+        known = {name: value for name, value in found.items() if value is not None}
+        unknown = [name for name in found if name not in known and name != "lastRun"]
         self._update(
             "SET #generation = :generation, #status = :claimed, #holder = :holder, claimedAt = :at, "
-            "triggers = :triggers, pending = :none "
-            "REMOVE pipelineExecutionArn, starting, startAskedAt, adoptedFrom",
+            "triggers = :triggers, pending = :pending"
+            + "".join(f", {name} = :{name}" for name in known)
+            + f" REMOVE {', '.join(['starting', 'startAskedAt', 'adoptedFrom', *unknown])}",
             condition,
             {},
             {
@@ -51,7 +59,8 @@ class DynamoLoopTable:
                 ":holder": execution,
                 ":at": at,
                 ":triggers": _triggers(plan.triggers),
-                ":none": {},
+                ":pending": _triggers(plan.pending),
+                **{f":{name}": value for name, value in known.items()},
             },
         )
 
@@ -67,15 +76,20 @@ class DynamoLoopTable:
         found = ", pipelineExecutionArn = :arn" if pipeline_execution_arn else ""
         if run is not None:
             found += ", lastRun = :run"
+        waiting = [plan.waiting] if plan.waiting else []
+        pending, names, values = _pending(waiting)
         self._update(
-            "SET #holder = :taker, claimedAt = :at, adoptedFrom = :holder, triggers = :triggers" + found,
+            "SET #holder = :taker, claimedAt = :at, adoptedFrom = :holder, triggers = :triggers"
+            + found
+            + pending,
             _HELD,
-            {},
+            names,
             {
                 **_held(plan.generation, plan.expected_holder),
                 ":taker": execution,
                 ":at": at,
                 ":triggers": _triggers(plan.triggers),
+                **values,
                 **({":arn": pipeline_execution_arn} if pipeline_execution_arn else {}),
                 **({":run": run.to_map()} if run else {}),
             },
@@ -118,6 +132,27 @@ class DynamoLoopTable:
             values[":run"] = run.to_map()
         self._update(expression, _HELD, {}, values)
 
+    def wait_for(
+        self, generation: int, execution: str, orphan: Orphan, waiting: Mapping[str, Trigger]
+    ) -> None:
+        """Record, under the claim, that it only waits for an orphan; its triggers go to those that wait."""
+        # Each by its own name: others may be joining the map at the same time.
+        pending, names, values = _pending(list(waiting.values()))
+        self._update(
+            "SET waitsFor = :orphan, pipelineExecutionArn = :arn, triggers = :none"
+            + pending
+            + " REMOVE starting, startAskedAt",
+            _HELD,
+            names,
+            {
+                **_held(generation, execution),
+                ":orphan": orphan.to_map(),
+                ":arn": orphan.pipeline_execution_arn,
+                ":none": {},
+                **values,
+            },
+        )
+
     def release(
         self, record: GenerationRecord, decision: Decision, run: LastRun | None, *, trained: bool
     ) -> None:
@@ -134,7 +169,7 @@ class DynamoLoopTable:
                         "Update": self._change(
                             expression
                             + " REMOVE #holder, claimedAt, pipelineExecutionArn, starting, startAskedAt, "
-                            "adoptedFrom",
+                            "adoptedFrom, waitsFor",
                             _HELD,
                             {},
                             values,
@@ -143,6 +178,22 @@ class DynamoLoopTable:
                     {"Put": self._decision(decision)},
                 ]
             )
+
+    def find_decision(self, execution: str, generation: str) -> Mapping[str, Any] | None:
+        """Read the newest decision of an execution about a generation, strongly consistent."""
+        with translated():
+            pages = self._client.get_paginator("query").paginate(
+                TableName=self._name,
+                KeyConditionExpression="pk = :pk",
+                FilterExpression="execution = :execution AND generation = :generation",
+                ExpressionAttributeValues=to_item(
+                    {":pk": _DECISIONS, ":execution": execution, ":generation": generation}
+                ),
+                ScanIndexForward=False,
+                ConsistentRead=True,
+            )
+            found = next((item for page in pages for item in page["Items"]), None)
+        return from_item(found) if found else None
 
     def put_decision(self, decision: Decision) -> None:
         """Write one decision; its key is its time and execution, so the same one again changes nothing."""
@@ -207,6 +258,13 @@ def _held(generation: int, holder: str) -> dict[str, Any]:
     return {":claimed": CLAIMED, ":holder": holder, ":generation": generation}
 
 
+def _pending(waiting: Sequence[Trigger]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return the part of an expression that adds triggers to the map of those that wait."""
+    expression = "".join(f", pending.#t{place} = :t{place}" for place, _ in enumerate(waiting))
+    names = {f"#t{place}": trigger.id for place, trigger in enumerate(waiting)}
+    return expression, names, {f":t{place}": trigger.to_map() for place, trigger in enumerate(waiting)}
+
+
 def _triggers(triggers: Mapping[str, Trigger]) -> dict[str, Any]:
     return {identifier: trigger.to_map() for identifier, trigger in triggers.items()}
 
@@ -225,6 +283,7 @@ def _record(item: Mapping[str, Any]) -> GenerationRecord:
         adopted_from=item.get("adoptedFrom"),
         last_run=_read_run(item.get("lastRun")),
         last_trained=_read_run(item.get("lastTrained")),
+        waits_for=Orphan.from_map(item["waitsFor"]) if item.get("waitsFor") else None,
     )
 
 
