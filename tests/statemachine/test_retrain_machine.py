@@ -99,8 +99,14 @@ def released(
         "pipelineExecutionArn": run,
         "outcome": outcome,
         "message": message,
+        "report": report_of(message),
         "followUp": follow_up,
     }
+
+
+def report_of(message: str) -> str:
+    """What release_run says of a decision in plain words; the mail is this, not the message."""
+    return f"g00000007: {message}\n\nEvidence\n- 160 new labels"
 
 
 def still_live(run: str = TRAINED_RUN) -> dict[str, Any]:
@@ -133,10 +139,11 @@ def release_of(run: Played) -> dict[str, Any]:
     return dict(given)
 
 
-def failed(run: Played, outcome: str, message: str) -> None:
+def failed(run: Played, outcome: str, message: str, *, released: bool = True) -> None:
     """The execution failed visibly under its outcome's name, and said so."""
     assert (run.status, run.error, run.cause) == ("FAILED", f"Retrain.{outcome}", message)
-    assert run.notices == [(f"truthloop: retrain {GENERATION} {outcome}", message)]
+    told_in_mail = report_of(message) if released else message
+    assert run.notices == [(f"truthloop: retrain {GENERATION} {outcome}", told_in_mail)]
 
 
 def ended(run: Played, outcome: str, message: str, pipeline_run: str | None = TRAINED_RUN) -> None:
@@ -150,7 +157,7 @@ def ended(run: Played, outcome: str, message: str, pipeline_run: str | None = TR
 
 
 def told(outcome: str, message: str) -> list[tuple[str, str]]:
-    return [(f"truthloop: retrain {GENERATION} {outcome}", message)]
+    return [(f"truthloop: retrain {GENERATION} {outcome}", report_of(message))]
 
 
 # --- Claim -----------------------------------------------------------------------------------------------
@@ -412,6 +419,7 @@ def test_a_release_that_fails_ends_the_execution_so_that_its_claim_is_taken_over
         "FAILED",
         "The claim could not be released: AwsRequestFailed: DynamoDB says no. "
         "(before that: The new model is better.)",
+        released=False,
     )
     assert run.called == LINE
 
@@ -471,7 +479,12 @@ def test_a_follow_up_that_does_not_start_is_told(run: Played) -> None:
     assert run.output["message"].startswith(
         "The new model is better. The follow-up did not start: StepFunctions.InvalidNameException: "
     )
-    assert run.notices == told("SUCCEEDED", run.output["message"])
+    ((subject, told_in_mail),) = run.notices
+    assert subject == f"truthloop: retrain {GENERATION} SUCCEEDED"
+    assert told_in_mail.startswith(
+        f"{report_of('The new model is better.')}\n\n"
+        "The follow-up did not start: StepFunctions.InvalidNameException: "
+    )
     assert run.executions == ["run"]
 
 

@@ -21,6 +21,9 @@ STOPPED = "STOPPED"
 DEPLOYED = "DEPLOYED"
 REJECTED = "REJECTED"
 SUPERSEDED = "SUPERSEDED"
+WAITED = "WAITED"
+INVALID = "INVALID"
+FORGOTTEN = "FORGOTTEN"
 
 TRAINED = frozenset({SUCCEEDED, REJECTED_BY_GATE})
 """Outcomes of runs that did train: their dataset's labels are not new any more."""

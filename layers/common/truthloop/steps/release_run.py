@@ -19,6 +19,7 @@ from truthloop.errors import ConditionFailed, PipelineNotFound, StartUnsettled, 
 from truthloop.names import generation_number
 from truthloop.policy import REFUSE
 from truthloop.ports import PipelineExecution, Ports
+from truthloop.report import report
 from truthloop.times import to_iso
 
 
@@ -29,6 +30,7 @@ class ReleaseOutput(TypedDict):
     pipelineExecutionArn: str | None
     outcome: str
     message: str
+    report: str
     followUp: str | None
 
 
@@ -62,6 +64,7 @@ def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
             else None,
             "outcome": outcome,
             "message": message,
+            "report": _report_again(execution, generation, message, ports),
             "followUp": follow_up(record, number),
         }
     record = require_claim(record, execution, generation)
@@ -75,6 +78,7 @@ def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
             "pipelineExecutionArn": arn,
             "outcome": outcome,
             "message": f"the pipeline execution is {running.status}; the claim stays until it has ended",
+            "report": message,
             "followUp": None,
         }
     run = record.run_of(arn) if arn else None
@@ -89,8 +93,15 @@ def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
         "pipelineExecutionArn": arn,
         "outcome": outcome,
         "message": message,
+        "report": report(decision.to_map()),
         "followUp": follow_up(ports.table.read(), number),
     }
+
+
+def _report_again(execution: str, generation: str, message: str, ports: Ports) -> str:
+    """Say what the attempt that got through has said: its decision is in the log, triggers and all."""
+    written = ports.table.find_decision(execution, generation)
+    return report(written) if written else message
 
 
 def _pipeline_of(record: GenerationRecord, ports: Ports) -> PipelineExecution | None:
@@ -170,5 +181,17 @@ def _decision(
         dataset_version=run.dataset_version
         if run
         else (preflight.get("evidence") or {}).get("datasetVersion"),
-        model_packages=tuple(decided.get("modelPackages") or ()),
+        model_packages=_packages(decided, approved=not event.get("error")),
+    )
+
+
+def _packages(decided: Mapping[str, Any], *, approved: bool) -> tuple[Mapping[str, Any], ...]:
+    """Return the registered candidates; the one that the machine has approved by itself is marked.
+
+    An error beside a decision is that of the automatic approval: the machine forgets earlier ones.
+    """
+    approve = decided.get("approve") if approved else None
+    return tuple(
+        {**package, "approved": True} if approve and package["arn"] == approve else package
+        for package in decided.get("modelPackages") or ()
     )
