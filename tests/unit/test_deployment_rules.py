@@ -21,6 +21,7 @@ from truthloop.deployment import (
     plan_target,
 )
 from truthloop.errors import InvalidEvent, SettingsError, SmokeTestFailed
+from truthloop.inputs import MonitorInput
 from truthloop.monitor import Window, captures_of, job_name, plan_window
 from truthloop.names import generation_name, generation_number, resource_name, split_uri
 from truthloop.registry import ModelPackage
@@ -127,22 +128,33 @@ def test_more_than_half_must_be_right() -> None:
 
 def test_a_scheduled_window_is_one_period() -> None:
     event = {"scheduledTime": "2026-11-22T10:00:00Z"}
-    assert plan_window(event, "daily", NOW, None).start == NOW - timedelta(days=1)
-    assert plan_window(event, "weekly", NOW, None) == Window(NOW - timedelta(days=7), NOW)
-    assert plan_window({}, "daily", NOW, None).end == NOW
+    assert plan_window(MonitorInput.parse(event), "daily", NOW, None).start == NOW - timedelta(days=1)
+    assert plan_window(MonitorInput.parse(event), "weekly", NOW, None) == Window(NOW - timedelta(days=7), NOW)
+    assert plan_window(MonitorInput.parse({}), "daily", NOW, None).end == NOW
 
 
 def test_an_earlier_models_predictions_say_nothing() -> None:
     since = NOW - timedelta(hours=1)
-    assert plan_window({}, "daily", NOW, since).start == since
+    assert plan_window(MonitorInput.parse({}), "daily", NOW, since).start == since
     by_hand = {"start": "2026-11-01T00:00:00Z", "end": "2026-11-02T00:00:00Z"}
-    assert plan_window(by_hand, "daily", NOW, since).start == datetime(2026, 11, 1, tzinfo=UTC)
+    assert plan_window(MonitorInput.parse(by_hand), "daily", NOW, since).start == datetime(
+        2026, 11, 1, tzinfo=UTC
+    )
 
 
-@pytest.mark.parametrize("event", [{"scheduledTime": "noon"}, {"end": "2026-11-22"}, {"start": 1, "end": 2}])
+UNREADABLE: list[dict[str, Any]] = [
+    {"scheduledTime": "noon"},
+    {"end": "2026-11-22"},
+    {"start": 1, "end": 2},
+    {"start": "2026-11-22", "end": "2026-11-21"},
+    {"start": "2020-11-22", "end": "2026-11-21"},
+]
+
+
+@pytest.mark.parametrize("event", UNREADABLE)
 def test_an_unreadable_window_is_refused(event: dict[str, Any]) -> None:
     with pytest.raises(InvalidEvent):
-        plan_window(event, "daily", NOW, None)
+        plan_window(MonitorInput.parse(event), "daily", NOW, None)
 
 
 def test_a_window_reads_every_hour_that_it_touches() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
 from truthloop.errors import InvalidEvent
+from truthloop.inputs import MonitorInput
 from truthloop.names import digest, resource_name
-from truthloop.times import from_iso, hour_prefix, to_iso
+from truthloop.times import hour_prefix, to_iso
 
 PERIODS = {"daily": timedelta(days=1), "weekly": timedelta(days=7)}
+LONGEST = timedelta(days=366)
+"""Of a window by hand: its captures are looked up hour by hour."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,8 @@ class Window:
             hour += timedelta(hours=1)
 
 
-def plan_window(
-    event: Mapping[str, Any], frequency: str, now: datetime, serving_since: datetime | None
-) -> Window:
-    """Return the window that `event` asks for.
+def plan_window(given: MonitorInput, frequency: str, now: datetime, serving_since: datetime | None) -> Window:
+    """Return the window that is asked for.
 
     A scheduled look covers one period before the scheduled time; a look by hand without a window covers one
     period before now. Either begins no earlier than `serving_since`, when the endpoint was last changed:
@@ -42,20 +41,19 @@ def plan_window(
     Raises
     ------
     InvalidEvent
-        When a time cannot be read, only one end is given, or the window is empty.
+        When a window by hand is empty, or longer than a year.
     """
-    try:
-        if "start" in event or "end" in event:
-            window = Window(from_iso(str(event["start"])), from_iso(str(event["end"])))
-        else:
-            given = event.get("scheduledTime")
-            end = from_iso(str(given)) if given else now
-            start = end - PERIODS[frequency]
-            window = Window(max(start, serving_since) if serving_since else start, end)
-    except (KeyError, ValueError) as error:
-        raise InvalidEvent(f"the window needs start and end as ISO 8601 times: {error!r}") from error
-    if "start" in event and window.start >= window.end:
+    if given.window is None:
+        end = given.scheduled_time or now
+        start = end - PERIODS[frequency]
+        return Window(max(start, serving_since) if serving_since else start, end)
+    window = Window(*given.window)
+    if window.start >= window.end:
         raise InvalidEvent(f"the window ends at {window.end} and does not start before that")
+    if window.end - window.start > LONGEST:
+        raise InvalidEvent(
+            f"the window is {(window.end - window.start).days} days long; give at most {LONGEST.days}"
+        )
     return window
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from truthloop.dataset import manifest
+from truthloop.inputs import MonitorInput
 from truthloop.monitor import Window, captures_of, job_name, plan_window
 from truthloop.ports import Ports
 from truthloop.settings import ACCEPTED_PREFIX, METRIC_NAMESPACE, MonitorSettings
@@ -24,7 +25,7 @@ class MonitorOutput(TypedDict):
     status: str
 
 
-def run_monitor(event: Mapping[str, Any], ports: Ports) -> MonitorOutput:
+def run_monitor(event: object, ports: Ports) -> MonitorOutput:
     """Start the monitor job of a window, or find it; the same window is the same job.
 
     Without a captured prediction there is nothing to measure: no job is started, no metric is published, and
@@ -35,9 +36,10 @@ def run_monitor(event: Mapping[str, Any], ports: Ports) -> MonitorOutput:
     InvalidEvent
         When the window cannot be read.
     """
+    given = MonitorInput.parse(event)
     settings, objects = ports.settings.monitor, ports.objects
     state = ports.endpoint.state()
-    window = plan_window(event, settings.frequency, ports.now(), state.last_modified if state else None)
+    window = plan_window(given, settings.frequency, ports.now(), state.last_modified if state else None)
     name = job_name(ports.endpoint.name, window)
     captured = (info.key for info in objects.list(f"capture/{ports.endpoint.name}/"))
     captures = captures_of(captured, window)
