@@ -5,6 +5,7 @@ Nothing in it is executed on loading: pickle, also behind ``torch.load``, would 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,15 +113,43 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
     return weights
 
 
-def load(directory: Path) -> tuple[ModelCard, nn.Module]:
-    """Load an artefact as a model in evaluation mode, on the CPU.
+def weights_digest(directory: Path) -> str:
+    """Return the SHA-256 of the weights, which is what the registry knows a model by.
 
     Raises
     ------
     ArtifactError
-        Anything in it is missing, damaged or does not fit.
+        The file is missing.
+    """
+    path = directory / WEIGHTS
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+
+
+def load(directory: Path, digest: str = "") -> tuple[ModelCard, nn.Module]:
+    """Load an artefact as a model in evaluation mode, on the CPU.
+
+    Parameters
+    ----------
+    directory
+        Where the artefact is unpacked.
+    digest
+        SHA-256 that the weights must have; empty: any.
+
+    Raises
+    ------
+    ArtifactError
+        Anything in it is missing, damaged, not what `digest` says or does not fit.
     """
     card = load_card(directory)
+    if digest and (found := weights_digest(directory)) != digest:
+        raise ArtifactError(
+            f"{directory / WEIGHTS} has the SHA-256 {found} and the registry says {digest}: the artefact was "
+            "changed after it was evaluated; register it again or restore the object's version"
+        )
     model = build(card.architecture, card.shape)
     try:
         model.load_state_dict(load_weights(directory))

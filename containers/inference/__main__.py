@@ -1,22 +1,27 @@
 """Entry point of the inference image: ``python -m inference serve``.
 
 The model is read from ``$ML_BASE_DIR/model``. ``SAGEMAKER_BIND_TO_PORT`` sets the port (default 8080),
-``BIND_HOST`` the address (default all, as SageMaker needs it).
+``BIND_HOST`` the address (default all, as SageMaker needs it), ``MODEL_SHA256`` the digest that the weights
+must have, ``MAX_BATCH``, ``BATCH_WAIT_MS``, ``MAX_WAITING`` and ``ANSWER_WITHIN_SECONDS`` what `Limits` says,
+``PRECISION`` ``fp16`` or ``fp32`` (default: ``fp16`` on a GPU), ``DECODERS`` the threads that decode.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import re
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
 from common import contract, logs
-from common.contract import Paths, environment
-from inference.app import Application
+from common.contract import Parameters, Paths, environment
+from common.errors import ContractError
+from inference.app import Application, Limits
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -33,6 +38,28 @@ def _end_cleanly(_signum: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
+def _limits(settings: Parameters) -> Limits:
+    default = Limits()
+    return Limits(
+        max_batch=settings.integer("MAX_BATCH", default.max_batch, 1, 1024),
+        batch_wait=settings.number("BATCH_WAIT_MS", default.batch_wait * 1000, 0, 1000) / 1000,
+        max_waiting=settings.integer("MAX_WAITING", default.max_waiting, 1, 100_000),
+        answer_within=settings.number("ANSWER_WITHIN_SECONDS", default.answer_within, 0.05, 60),
+    )
+
+
+def _precision(settings: Parameters) -> Literal["fp16", "fp32"] | None:
+    chosen = settings.choice("PRECISION", ("auto", "fp16", "fp32"), "auto")
+    return {"fp16": "fp16", "fp32": "fp32"}.get(chosen)  # type: ignore[return-value]
+
+
+def _digest(settings: Parameters) -> str:
+    digest = settings.text("MODEL_SHA256", "").lower()
+    if digest and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ContractError(f"environment variable MODEL_SHA256 is {digest!r}: it must be 64 hex digits")
+    return digest
+
+
 def serve(paths: Paths) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -44,13 +71,25 @@ def serve(paths: Paths) -> None:
     settings = environment()
     port = settings.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535)
     host = settings.text("BIND_HOST", "0.0.0.0")  # noqa: S104 - SageMaker connects from outside the container
+    limits, precision, digest = _limits(settings), _precision(settings), _digest(settings)
+    decoders = settings.integer("DECODERS", os.cpu_count() or 1, 1, 64)
     failures: list[Exception] = []
 
     def load() -> Predictor:
         from inference.predictor import Predictor  # torch: seconds in which /ping already answers
 
-        predictor = Predictor(paths.model)
-        logs.event(log, "serving", model=predictor.card.version, device=str(predictor.device), port=port)
+        predictor = Predictor(
+            paths.model, digest, max_batch=limits.max_batch, precision=precision, decoders=decoders
+        )
+        logs.event(
+            log,
+            "serving",
+            model=predictor.card.version,
+            device=str(predictor.device),
+            precision=predictor.precision,
+            digest="verified" if digest else "not given",
+            port=port,
+        )
         return predictor
 
     def on_load_failure(error: Exception) -> None:
@@ -59,7 +98,7 @@ def serve(paths: Paths) -> None:
 
     server = uvicorn.Server(
         uvicorn.Config(
-            Application(load, on_load_failure),
+            Application(load, on_load_failure, limits),
             host=host,
             port=port,
             loop="uvloop",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import io
 import json
 import signal
 import socket
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,10 +37,10 @@ def free_port() -> int:
 class Server:
     """A started ``python -m inference serve``."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, **settings: str) -> None:
         self.port = free_port()
         self.process = job.start(
-            "inference", "serve", SAGEMAKER_BIND_TO_PORT=str(self.port), BIND_HOST="127.0.0.1"
+            "inference", "serve", SAGEMAKER_BIND_TO_PORT=str(self.port), BIND_HOST="127.0.0.1", **settings
         )
 
     def request(
@@ -90,11 +93,56 @@ def test_ping_and_an_answer_with_label_and_scores(server: Server, digits: list[D
     for body, kind in ((digits[0].png, "image/png"), (encode(digits[0].image, "JPEG"), "image/jpeg; q=1")):
         status, answer = server.request("POST", "/invocations", body, {"Content-Type": kind})
         assert status == 200
-        assert sorted(answer) == ["label", "model", "score", "scores"]
+        assert sorted(answer) == ["label", "model", "score", "scores", "topK"]
         assert answer["model"] == "g00000007/new"
         assert list(answer["scores"]) == CARD.labels
         assert sum(answer["scores"].values()) == pytest.approx(1.0, abs=1e-5)
         assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
+        best = sorted(answer["scores"].items(), key=lambda item: -item[1])[:3]
+        assert answer["topK"] == [{"label": label, "score": score} for label, score in best]
+
+
+def npy(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    return buffer.getvalue()
+
+
+def test_every_way_to_send_a_picture_gets_the_same_answer(server: Server, digits: list[Digit]) -> None:
+    pixels = np.asarray(digits[0].image)
+    rgb = np.stack([pixels] * 3, axis=2)
+    ways: list[tuple[bytes, str]] = [
+        (digits[0].png, "image/png"),
+        (npy(pixels), "application/x-npy"),
+        (npy(pixels[:, :, None]), "application/x-npy"),
+        (npy(np.asfortranarray(rgb)), "application/x-npy"),
+        (json.dumps({"pixels": pixels.tolist()}).encode(), "application/json; charset=utf-8"),
+        (json.dumps({"image": base64.b64encode(digits[0].png).decode()}).encode(), "application/json"),
+    ]
+    answers = [server.request("POST", "/invocations", body, {"Content-Type": kind}) for body, kind in ways]
+    assert [status for status, _ in answers] == [200] * len(ways)
+    assert all(answer == answers[0][1] for _, answer in answers)
+
+
+def test_headers_of_sagemaker_come_back(server: Server, digits: list[Digit]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    given = {"X-Amzn-SageMaker-Custom-Attributes": "top_k=1", "X-Amzn-SageMaker-Inference-Id": "id-1"}
+    connection.request("POST", "/invocations", digits[0].png, {**PNG, **given})
+    response = connection.getresponse()
+    assert len(json.loads(response.read())["topK"]) == 1
+    assert {name: response.headers[name] for name in given} == given
+    connection.close()
+
+
+JSON = {"Content-Type": "application/json"}
+NPY = {"Content-Type": "application/x-npy"}
+
+
+def promise(shape: tuple[int, ...]) -> bytes:
+    """Return the header of an array that is larger than its file."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -108,9 +156,28 @@ def test_ping_and_an_answer_with_label_and_scores(server: Server, digits: list[D
             b"1,2,3",
             {"Content-Type": "text/csv"},
             415,
-            "'text/csv' is not accepted: send image/png or image/jpeg",
+            "'text/csv' is not accepted: send image/png, image/jpeg, application/x-npy, application/json",
         ),
         (b"1,2,3", {}, 415, "'' is not accepted"),
+        (b"[1]", JSON, 400, 'send one JSON object with either "image"'),
+        (b'{"pixels": [[1]], "image": ""}', JSON, 400, 'send one JSON object with either "image"'),
+        (b"{", JSON, 400, "the body is not JSON"),
+        (b"[" * 100_000, JSON, 400, "the body is not JSON"),
+        (b'{"image": 7}', JSON, 400, '"image" must be text'),
+        (b'{"image": "#"}', JSON, 400, '"image" is not base64'),
+        (b'{"image": "AAAA"}', JSON, 400, "neither a PNG nor a JPEG"),
+        (b'{"pixels": [[1, 2], [3]]}', JSON, 400, '"pixels" is no array'),
+        (b'{"pixels": [[0.5]]}', JSON, 400, "whole numbers"),
+        (b'{"pixels": [[-1, 256]]}', JSON, 400, "0 to 255, and are -1 to 256"),
+        (b'{"pixels": [1]}', JSON, 400, "the array has shape (1,)"),
+        (b"no array", NPY, 400, "no array in NumPy's .npy format"),
+        (b"\x93NUMPY\x09\x00", NPY, 400, "unknown version"),
+        (npy(np.zeros((2, 2), np.float32)), NPY, 400, "the array is of float32: send uint8"),
+        (npy(np.array([{"code": "never run"}])), NPY, 400, "the array is of object: send uint8"),
+        (npy(np.zeros((2, 2, 2), np.uint8)), NPY, 400, "(2, 2, 2)"),
+        (npy(np.zeros((0, 2), np.uint8)), NPY, 400, "(0, 2)"),
+        (npy(np.zeros((2, 2), np.uint8))[:-1], NPY, 400, "needs 4 bytes of data and has 3"),
+        (promise((100_000, 100_000)), NPY, 413, "100000 x 100000 pixels"),
     ],
 )
 def test_bad_input_is_answered_with_a_reason(
@@ -158,7 +225,10 @@ def test_many_clients_at_once_get_their_own_answers(server: Server, digits: list
     alone = [server.request("POST", "/invocations", digit.png) for digit in some]
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda digit: server.request("POST", "/invocations", digit.png), some * 3))
-    assert together == alone * 3
+    # A batch adds up in another order than a picture alone, which the last digits show.
+    for (status, answer), (_, expected) in zip(together, alone * 3, strict=True):
+        assert status == 200
+        assert answer["scores"] == pytest.approx(expected["scores"], abs=1e-6)
 
 
 def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -> None:
@@ -220,6 +290,18 @@ def test_a_bad_artefact_ends_the_server_with_the_reason(job: Job, arrange: Any) 
     assert "Traceback" not in log
 
 
+def test_weights_that_are_not_the_registered_ones_are_not_served(job: Job) -> None:
+    artifact.save(job.base / "model", CARD, build(CARD.architecture, CARD.shape))
+    digest = artifact.weights_digest(job.base / "model")
+    server = Server(job, MODEL_SHA256=digest.upper())
+    server.ping_until(200)
+    assert server.end() == 0
+    server = Server(job, MODEL_SHA256="0" * 64)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == 2
+    assert f"has the SHA-256 {digest} and the registry says {'0' * 64}" in job.failure
+
+
 def test_a_port_in_use_ends_the_server_with_the_reason(job: Job) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -234,4 +316,8 @@ def test_a_port_in_use_ends_the_server_with_the_reason(job: Job) -> None:
 def test_bad_settings_and_arguments_are_refused(job: Job) -> None:
     job.run("inference", "serve", code=2, SAGEMAKER_BIND_TO_PORT="http")
     assert "environment variable SAGEMAKER_BIND_TO_PORT is 'http': it must be a number" in job.failure
+    job.run("inference", "serve", code=2, MODEL_SHA256="abc")
+    assert "MODEL_SHA256 is 'abc': it must be 64 hex digits" in job.failure
+    job.run("inference", "serve", code=2, PRECISION="bf16")
+    assert "PRECISION is 'bf16': it must be one of auto, fp16, fp32" in job.failure
     assert "usage: python -m inference serve" in job.run("inference", "train", code=2)

@@ -1,0 +1,260 @@
+"""Micro-batching, and the server's limits, on the real application with a model that the test holds back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from common.errors import BadImageError
+from inference.app import Application, Limits
+from inference.batching import Batcher, QueueFullError
+from inference.predictor import Answer, Request, Scored
+
+
+class Held:
+    """A computation that waits until it is let go, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.running = threading.Event()
+
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(items))
+        self.running.set()
+        assert self.go.wait(20)
+        return [ValueError(f"{item} is negative") if item < 0 else item * 10 for item in items]
+
+
+def batcher(
+    compute: Any, max_batch: int = 4, budget: float = 0.0, max_waiting: int = 100
+) -> Batcher[int, int]:
+    return Batcher(
+        compute, ThreadPoolExecutor(1), max_batch=max_batch, budget=budget, max_waiting=max_waiting
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_what_gathers_while_a_batch_computes_is_the_next_batch() -> None:
+    held = Held()
+
+    async def play() -> list[int]:
+        queue = batcher(held)
+        first = asyncio.create_task(queue.submit(1))
+        await until(held.running.is_set)
+        others = [asyncio.create_task(queue.submit(item)) for item in range(2, 8)]
+        await until(lambda: queue.waiting == 6)
+        held.go.set()
+        return await asyncio.gather(first, *others)
+
+    assert asyncio.run(play()) == [10, 20, 30, 40, 50, 60, 70]
+    assert held.batches == [[1], [2, 3, 4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize(("sent", "batches"), [(4, [[0, 1, 2, 3]]), (3, [[0, 1, 2]])])
+def test_an_idle_model_waits_for_company_within_the_budget(sent: int, batches: list[list[int]]) -> None:
+    # A full batch need not wait for the budget's end: with 4 of 4 the test would take a minute.
+    held = Held()
+    held.go.set()
+
+    async def play() -> None:
+        queue = batcher(held, budget=60 if sent == 4 else 0.05)
+        tasks = []
+        for item in range(sent):
+            tasks.append(asyncio.create_task(queue.submit(item)))
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+    assert held.batches == batches
+
+
+def test_an_error_is_its_items_own_and_a_crash_is_everybodys() -> None:
+    held = Held()
+    held.go.set()
+
+    def crash(_: Sequence[int]) -> list[int | Exception]:
+        raise MemoryError("no memory on the device")
+
+    async def play() -> tuple[list[Any], list[Any]]:
+        good, bad = batcher(held, budget=0.05), batcher(crash, budget=0.05)
+        own = await asyncio.gather(*(good.submit(item) for item in (1, -2, 3)), return_exceptions=True)
+        all_of = await asyncio.gather(*(bad.submit(item) for item in (1, 2)), return_exceptions=True)
+        return own, all_of
+
+    own, all_of = asyncio.run(play())
+    assert (own[0], repr(own[1]), own[2]) == (10, "ValueError('-2 is negative')", 30)
+    assert [str(error) for error in all_of] == ["no memory on the device"] * 2
+
+
+def test_who_has_gone_is_not_computed_and_who_comes_too_many_is_refused() -> None:
+    held = Held()
+
+    async def play() -> list[int]:
+        queue = batcher(held, max_waiting=2)
+        first = asyncio.create_task(queue.submit(1))
+        await until(held.running.is_set)
+        gone, kept = (asyncio.create_task(queue.submit(item)) for item in (2, 3))
+        await until(lambda: queue.waiting == 2)
+        with pytest.raises(QueueFullError, match="2 requests are waiting, which is the limit"):
+            await queue.submit(4)
+        gone.cancel()
+        held.go.set()
+        answers = [await first, await kept]
+        answers.append(await queue.submit(5))  # it works on, and starts anew when it has been idle
+        return answers
+
+    assert asyncio.run(play()) == [10, 30, 50]
+    assert held.batches == [[1], [3], [5]]
+
+
+class Model:
+    """A predictor whose answers the test lets go."""
+
+    card = SimpleNamespace(version="g00000001/new")
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.running = threading.Event()
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        self.running.set()
+        assert self.go.wait(20)
+        return [
+            BadImageError("damaged")
+            if request.body == b"bad"
+            else Answer(
+                "7", 0.9, (Scored("7", 0.9), Scored("1", 0.1))[: request.top_k], {"7": 0.9, "1": 0.1}, "m"
+            )
+            for request in requests
+        ]
+
+
+Call = Callable[..., Awaitable[tuple[int, dict[bytes, bytes], Any]]]
+
+
+def serve(limits: Limits, play: Callable[[Call, Model], Awaitable[None]]) -> None:
+    """Run the application with a model that is loaded, and give the test a way to call it."""
+
+    async def whole() -> None:
+        model = Model()
+        application = Application(lambda: model, pytest.fail, limits)  # type: ignore[arg-type, return-value]
+        lifespan: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        ended: asyncio.Queue[Any] = asyncio.Queue()
+        server = asyncio.create_task(application({"type": "lifespan"}, lifespan.get, ended.put))
+        await lifespan.put({"type": "lifespan.startup"})
+        await ended.get()
+
+        async def call(
+            path: str = "/invocations", body: bytes = b"x", **headers: str
+        ) -> tuple[int, dict[bytes, bytes], Any]:
+            sent: list[Any] = []
+            given = [(b"content-length", str(len(body)).encode()), (b"content-type", b"image/png")]
+            given += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+            scope = {
+                "type": "http",
+                "method": "GET" if path == "/ping" else "POST",
+                "path": path,
+                "headers": given,
+            }
+
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request", "body": body}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            await application(scope, receive, send)
+            return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])
+
+        async with asyncio.timeout(20):
+            while (await call("/ping"))[0] != 200:
+                await asyncio.sleep(0.001)
+            try:
+                await play(call, model)
+            finally:
+                model.go.set()
+                await lifespan.put({"type": "lifespan.shutdown"})
+                await server
+
+    asyncio.run(whole())
+
+
+def test_ping_answers_while_the_model_computes_and_one_bad_picture_harms_nobody() -> None:
+    async def play(call: Call, model: Model) -> None:
+        calls = [asyncio.create_task(call(body=body)) for body in (b"x", b"bad", b"y")]
+        await until(model.running.is_set)
+        assert (await call("/ping"))[0] == 200
+        model.go.set()
+        statuses = [(await task)[0] for task in calls]
+        assert statuses == [200, 400, 200]
+
+    serve(Limits(batch_wait=0.02), play)
+
+
+def test_a_full_server_says_when_to_come_again() -> None:
+    async def play(call: Call, model: Model) -> None:
+        computing = asyncio.create_task(call())
+        await until(model.running.is_set)
+        waiting = asyncio.create_task(call())
+        await asyncio.sleep(0.01)
+        status, headers, answer = await call()
+        assert (status, headers[b"retry-after"]) == (503, b"1")
+        assert answer == {"error": "1 requests are waiting, which is the limit: try again"}
+        model.go.set()
+        assert [(await task)[0] for task in (computing, waiting)] == [200, 200]
+
+    serve(Limits(max_waiting=1), play)
+
+
+def test_bodies_in_flight_are_bounded_before_they_are_read() -> None:
+    async def play(call: Call, model: Model) -> None:
+        computing = asyncio.create_task(call(body=b"12345678"))
+        await until(model.running.is_set)
+        status, _, answer = await call(body=b"123")
+        assert (status, answer["error"][:24]) == (503, "8 bytes of requests are ")
+        model.go.set()
+        assert (await computing)[0] == 200
+        assert (await call(body=b"12345678"))[0] == 200  # what was answered is not in flight any more
+
+    serve(Limits(max_in_flight_bytes=10), play)
+
+
+def test_a_request_is_given_up_before_sagemaker_does() -> None:
+    async def play(call: Call, model: Model) -> None:
+        status, headers, answer = await call()
+        assert (status, headers[b"retry-after"]) == (503, b"1")
+        assert answer["error"] == "no answer within 0.05 s: the endpoint is overloaded"
+        model.go.set()
+        assert (await call())[0] == 200
+
+    serve(Limits(answer_within=0.05), play)
+
+
+def test_custom_attributes_choose_the_best_and_come_back_with_the_inference_id() -> None:
+    async def play(call: Call, model: Model) -> None:
+        model.go.set()
+        named = {
+            "x_amzn_sagemaker_custom_attributes": "trace=1, top_k=1",
+            "x_amzn_sagemaker_inference_id": "id-7",
+        }
+        status, headers, answer = await call(**named)
+        assert (status, answer["topK"]) == (200, [{"label": "7", "score": 0.9}])
+        assert headers[b"x-amzn-sagemaker-custom-attributes"] == b"trace=1, top_k=1"
+        assert headers[b"x-amzn-sagemaker-inference-id"] == b"id-7"
+        status, _, answer = await call(x_amzn_sagemaker_custom_attributes="top_k=none")
+        assert (status, answer["error"]) == (400, "top_k is 'none': it must be a whole number above 0")
+
+    serve(Limits(), play)
