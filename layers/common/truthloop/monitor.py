@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
 from truthloop.errors import InvalidEvent
 from truthloop.inputs import MonitorInput
 from truthloop.names import digest, resource_name
