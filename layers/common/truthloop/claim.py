@@ -108,6 +108,16 @@ class Orphan:
             estimated_usd=float(value.get("estimatedUsd", 0.0)),
         )
 
+    def ended(self, status: str, reason: str, waiting: int) -> str:
+        """Say what was waited for, how it ended and what becomes of the triggers that waited."""
+        why = f": {reason}" if reason else ""
+        triggers = "1 trigger waits" if waiting == 1 else f"{waiting} triggers wait"
+        return (
+            f"no run was started beside {self.display_name or 'an unnamed pipeline run'}, live since "
+            f"{self.started_at} with nobody waiting for it ({self.pipeline_execution_arn}). It was waited for "
+            f"and ended {status}{why}. {triggers} for the next decision"
+        )
+
 
 @dataclass(frozen=True)
 class GenerationRecord:
@@ -274,8 +284,10 @@ def plan_claim(
 
 
 def forgotten_first(orphans: Sequence[Orphan], record_generation: int) -> list[Orphan]:
-    """Order orphans by who is waited for first: generations that the record has forgotten, as they were
-    numbered, so that each can still be taken under its own number; then the others, oldest first.
+    """Order orphans by which is waited for first.
+
+    Generations that the record has forgotten come as they were numbered, so that each can still be taken
+    under its own number; then the others, oldest first.
     """
 
     def place(orphan: Orphan) -> tuple[bool, int, str]:

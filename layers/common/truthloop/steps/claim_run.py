@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypedDict
@@ -14,13 +15,15 @@ from truthloop.claim import (
     HolderState,
     Take,
     TakeOver,
+    forgotten_first,
     plan_claim,
 )
-from truthloop.decision import COALESCED, Decision
-from truthloop.errors import ConditionFailed, PipelineNotFound, TransientAwsError
+from truthloop.decision import COALESCED, INVALID, Decision, shorten
+from truthloop.errors import ConditionFailed, InvalidTrigger, PipelineNotFound, TransientAwsError
 from truthloop.inputs import ClaimInput
 from truthloop.names import dataset_prefix, execution_name, generation_name
 from truthloop.ports import Objects, Ports
+from truthloop.steps.orphans import find_orphans, forgotten_run
 from truthloop.times import to_iso
 from truthloop.triggers import Trigger, parse_trigger
 
@@ -67,7 +70,13 @@ def claim_run(event: object, ports: Ports) -> ClaimOutput:
     """
     given = ClaimInput.parse(event)
     execution, started_at = given.execution, to_iso(given.started_at)
-    trigger = parse_trigger(given.trigger, execution_name=execution_name(execution), started_at=started_at)
+    try:
+        trigger = parse_trigger(
+            given.trigger, execution_name=execution_name(execution), started_at=started_at
+        )
+    except InvalidTrigger as error:
+        ports.table.put_decision(_invalid(given.trigger, execution, started_at, error))
+        raise
     for _ in range(_ATTEMPTS):
         try:
             return _try(execution, started_at, trigger, ports)
@@ -82,11 +91,13 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
     at = to_iso(ports.now())
     match plan:
         case Held(held):
-            return _output("ADOPTED" if held.adopted_from else "CLAIMED", held)
+            adopted = held.adopted_from or held.pipeline_execution_arn
+            return _output("ADOPTED" if adopted else "CLAIMED", held)
         case Take():
-            fresh = replace(plan, generation=_unused(plan.generation, ports.objects))
-            ports.table.take(fresh, execution, at)
-            return _answer("CLAIMED", fresh.generation, execution, None, fresh.triggers)
+            take = _beside_nobody(plan, ports)
+            ports.table.take(take, execution, at)
+            arn = take.pipeline_execution_arn
+            return _answer("ADOPTED" if arn else "CLAIMED", take.generation, execution, arn, take.triggers)
         case TakeOver():
             if record is None:
                 raise AssertionError("a claim is only taken over from a record")
@@ -98,6 +109,23 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
             return _answer("ADOPTED", plan.generation, execution, arn, plan.triggers)
         case Coalesce():
             return _coalesce(plan, execution, started_at, trigger, ports)
+
+
+def _beside_nobody(plan: Take, ports: Ports) -> Take:
+    """Return the claim of a generation that no pipeline run is in the way of.
+
+    With a live run about that nobody waits for, the claim waits for it and starts none: two of them would
+    cost twice and might train on the same evidence.
+    """
+    orphans = forgotten_first(find_orphans(ports), plan.expected_generation or 0)
+    for orphan in orphans:
+        if orphan.generation >= plan.generation and (run := forgotten_run(orphan, ports)):
+            return plan.adopting(run)
+    generation = _unused(plan.generation, ports.objects)
+    if orphans:
+        oldest = min(orphans, key=lambda orphan: orphan.started_at)
+        return plan.waiting_for(oldest, generation)
+    return replace(plan, generation=generation)
 
 
 def _unused(generation: int, objects: Objects) -> int:
@@ -123,6 +151,22 @@ def _find_pipeline(generation: str, ports: Ports) -> str | None:
     except PipelineNotFound:
         return None  # without a pipeline nothing can be running; the claim must still pass on
     return found.arn if found else None
+
+
+_SHOWN = 512
+"""Characters of an invalid input in the decision log: enough to find who sent it."""
+
+
+def _invalid(given: object, execution: str, started_at: str, error: InvalidTrigger) -> Decision:
+    text = shorten(json.dumps(given, default=str), _SHOWN)
+    return Decision(
+        at=started_at,  # not the present: a retry must write the same item
+        execution=execution,
+        generation="none",
+        outcome=INVALID,
+        reason="INVALID_TRIGGER",
+        message=f"{shorten(str(error), _SHOWN)}; the input was {text}",
+    )
 
 
 def _coalesce(plan: Coalesce, execution: str, started_at: str, trigger: Trigger, ports: Ports) -> ClaimOutput:

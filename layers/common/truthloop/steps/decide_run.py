@@ -9,6 +9,7 @@ from truthloop.decision import (
     PIPELINE_LIVE,
     STOPPED,
     SUCCEEDED,
+    WAITED,
     Evaluation,
     judge_failure,
 )
@@ -40,6 +41,8 @@ class DecideOutput(TypedDict):
 def decide_run(event: object, ports: Ports) -> DecideOutput:
     """Decide the run by its pipeline execution's status, steps and evaluation.
 
+    A generation that only waited for an orphan has none: it says what it waited for and how that ended.
+
     Raises
     ------
     PipelineStillRunning
@@ -51,6 +54,10 @@ def decide_run(event: object, ports: Ports) -> DecideOutput:
     """
     given = DecideInput.parse(event)
     execution = _ended(given, ports)
+    record = ports.table.read()
+    if record and record.waits_for and record.waits_for.pipeline_execution_arn == execution.arn:
+        message = record.waits_for.ended(execution.status, execution.failure_reason, len(record.pending))
+        return {"outcome": WAITED, "message": message, "modelPackages": [], "approve": None}
     if execution.status == "Succeeded":
         return _succeeded(given.generation, execution, ports)
     if execution.status == "Stopped":

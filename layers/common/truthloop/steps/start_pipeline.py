@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypedDict
 
-from truthloop.claim import LastRun, require_claim
+from truthloop.claim import GenerationRecord, LastRun, left_waiting, require_claim, start_is_unsettled
+from truthloop.errors import StartUnsettled
 from truthloop.inputs import DatasetInput, StartInput
 from truthloop.names import digest
 from truthloop.policy import estimated_usd
 from truthloop.ports import Objects, Ports
 from truthloop.settings import BASE_PREFIX, PolicySettings
+from truthloop.steps.orphans import find_orphans
 from truthloop.times import to_iso
 
 
@@ -28,10 +30,15 @@ def start_pipeline(event: object, ports: Ports) -> StartOutput:
     asked for before it is asked for; the execution is looked up by its display name, the generation; and the
     client request token derives from the generation and its dataset.
 
+    And none beside another: with a live run of somebody else's about, the claim waits for that one instead,
+    and its triggers for the generation after it. The answer then names the run that is waited for.
+
     Raises
     ------
     ClaimLost
         When the execution does not hold the claim.
+    StartUnsettled
+        When somebody else's run is live, and this generation's may yet come to light.
     PipelineNotFound
         When the pipeline is not deployed.
     InvalidEvent
@@ -54,8 +61,10 @@ def start_pipeline(event: object, ports: Ports) -> StartOutput:
         code_version=policy.code_version,
         estimated_usd=estimated_usd(policy) or 0.0,
     )
-    ports.table.request_start(record.generation, execution, run, now)
     running = ports.pipeline.find(generation)
+    if running is None and (in_the_way := _wait_for_another(record, execution, ports)):
+        return {"pipelineExecutionArn": in_the_way, "found": True}
+    ports.table.request_start(record.generation, execution, run, now)
     if running is not None:
         arn = running.arn
     else:
@@ -64,6 +73,21 @@ def start_pipeline(event: object, ports: Ports) -> StartOutput:
     started = replace(record.starting or run, pipeline_execution_arn=arn)
     ports.table.record_start(record.generation, execution, arn, started)
     return {"pipelineExecutionArn": arn, "found": running is not None}
+
+
+def _wait_for_another(record: GenerationRecord, execution: str, ports: Ports) -> str | None:
+    """Let the claim wait for a live run that is not its own, if there is one; returns its ARN."""
+    orphans = find_orphans(ports, besides=record.name)
+    if not orphans:
+        return None
+    if start_is_unsettled(record, ports.now()):
+        raise StartUnsettled(
+            f"{orphans[0].pipeline_execution_arn} runs, and the start that {record.name} asked for at "
+            f"{record.start_asked_at} may yet come to light"
+        )
+    oldest = min(orphans, key=lambda orphan: orphan.started_at)
+    ports.table.wait_for(record.generation, execution, oldest, left_waiting(record))
+    return oldest.pipeline_execution_arn
 
 
 def _parameters(
