@@ -262,7 +262,7 @@ class VerdictPart:
             verdict=fields.text("verdict"),
             reason=fields.optional_text("reason") or "",
             message=fields.optional_text("message") or "",
-            rules=fields.objects("rules"),
+            rules=tuple(_rule(each) for each in fields.objects("rules")),
             evidence=fields.mapping("evidence"),
             estimated_usd=fields.number("estimatedUsd"),
         )
@@ -275,6 +275,7 @@ class ResultPart:
     outcome: str
     message: str
     model_packages: tuple[Mapping[str, Any], ...]
+    approve: str | None
 
     @classmethod
     def parse(cls, fields: Fields | None) -> ResultPart | None:
@@ -284,7 +285,8 @@ class ResultPart:
         return cls(
             outcome=fields.text("outcome"),
             message=fields.optional_text("message") or "",
-            model_packages=fields.objects("modelPackages"),
+            model_packages=tuple(_candidate(each) for each in fields.objects("modelPackages")),
+            approve=fields.optional_text("approve"),
         )
 
 
@@ -396,6 +398,24 @@ class MonitorInput:
 
 _MAXIMUM_ARN = 2048
 _MAXIMUM_NAME = 63
+
+
+def _rule(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    fields = Fields(value, "a rule of the input")
+    fields.text("rule")
+    fields.flag("passed")
+    fields.optional_text("detail")
+    fields.optional_text("role")
+    return value
+
+
+def _candidate(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    fields = Fields(value, "a model package of the input")
+    fields.text("arn", _MAXIMUM_ARN)
+    fields.text("candidate")
+    fields.flag("recommended")
+    fields.number("accuracy")
+    return value
 
 
 def _execution(fields: Fields) -> str:
