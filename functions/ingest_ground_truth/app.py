@@ -23,6 +23,7 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
             telemetry.warning(str(failure.error), message_id=failure.message_id)
         telemetry.count("Accepted", result.counts.accepted)
         telemetry.count("Quarantined", result.counts.quarantined)
+        telemetry.count("UnknownLabels", result.counts.unknown)
         telemetry.count("FailedMessages", len(result.failures))
-        telemetry.info("batch ingested", counts=vars(result.counts))
+        telemetry.info("batch ingested", **result.counts.to_log())
         return result.to_output()

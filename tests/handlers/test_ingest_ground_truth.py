@@ -69,7 +69,7 @@ def test_good_records_are_accepted_and_bad_ones_explained(world: Any, published:
         raw = entry["record"].encode() if entry["encoding"] == "utf-8" else base64.b64decode(entry["record"])
         assert content[start : start + len(raw)] == raw
     detail = json.loads(published[0]["Entries"][0]["Detail"])
-    assert detail == {"bucket": BUCKET, "objects": 1, "accepted": 1, "quarantined": 5}
+    assert detail == {"bucket": BUCKET, "objects": 1, "accepted": 1, "quarantined": 5, "unknownLabels": 0}
 
 
 def test_the_same_object_delivered_again_changes_nothing(world: Any, published: list[Any]) -> None:
@@ -104,9 +104,12 @@ def test_an_old_version_is_read_and_not_the_newest(world: Any, published: list[A
 
 
 def test_other_files_are_quarantined_as_not_supported(world: Any, published: list[Any]) -> None:
-    world.run("ingest_ground_truth", batch(upload(world, "labels.csv", [b"i1,7"])))
+    event = upload(world, "labels.xlsx", [b"i1,7"])
+    world.run("ingest_ground_truth", batch(event))
     (entry,) = read(world, "quarantine")
-    assert (entry["reason"], entry["source"]["key"]) == ("NOT_SUPPORTED", INBOX + "labels.csv")
+    assert (entry["reason"], entry["source"]["key"]) == ("NOT_SUPPORTED", INBOX + "labels.xlsx")
+    assert entry.keys() == {"reason", "detail", "source"}
+    assert (entry["source"]["line"], entry["source"]["byteOffset"]) == (0, 0)
     assert published == []
 
 
@@ -228,7 +231,7 @@ def test_generated_messages_are_all_accounted_for(world: Any, published: list[An
 def test_an_upload_that_is_too_large_is_quarantined_with_what_to_do(
     world: Any, published: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("truthloop.steps.ingest_ground_truth.MAXIMUM_OBJECT_BYTES", 100)
+    monkeypatch.setattr("truthloop.uploads.MAXIMUM_OBJECT_BYTES", 100)
     large = upload(world, "large.jsonl", [record("i1", "7"), record("i2", "7")])
     small = upload(world, "small.jsonl", [b"{"])
     assert world.run("ingest_ground_truth", batch(large, small)) == {"batchItemFailures": []}
@@ -263,8 +266,8 @@ def test_an_upload_that_fills_the_disk_fails_alone(
         def write(self, _: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    spools = iter([io.BytesIO(), Full(), io.BytesIO(), io.BytesIO()])
-    monkeypatch.setattr("truthloop.steps.ingest_ground_truth._spool", lambda: next(spools))
+    files = iter([io.BytesIO(), Full(), io.BytesIO(), io.BytesIO()])
+    monkeypatch.setattr("truthloop.spool.SpooledTemporaryFile", lambda **_: next(files))
     answer = world.run("ingest_ground_truth", batch(full, good))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(read(world, "accepted")) == 1

@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 
 from truthloop.dataset import ChampionModel, Dataset, ObjectInfo, dataset_version, manifest
 from truthloop.errors import DatasetInvalid
-from truthloop.ground_truth import (
-    MAXIMUM_LINE_BYTES,
-    Line,
-    Rejection,
-    SourceObject,
-    judge,
-    padded_sequencer,
-    split_lines,
-)
-from truthloop.labels import Label, changed, merge, per_label, read_accepted, read_merged
+from truthloop.ground_truth import Judge, Rejection, SourceObject, padded_sequencer
+from truthloop.labels import Label, Statement, changed, merge, per_label, read_accepted, read_merged
+from truthloop.uploads import Line
 
 SOURCE = SourceObject("bucket", "key.jsonl", "v1", "617f08299329d189", datetime(2026, 11, 22, 10, tzinfo=UTC))
 
@@ -37,8 +30,14 @@ def text(label: Any = "7", **metadata: Any) -> bytes:
     ).encode()
 
 
+def decided(content: bytes, known: frozenset[str] | None = None) -> Statement | Rejection:
+    result = Judge(SOURCE, "jsonl", known)(Line(1, 0, content))
+    assert result is not None
+    return result
+
+
 def reason(content: bytes, known: frozenset[str] | None = None) -> str | None:
-    result = judge(Line(1, 0, content), SOURCE, known)
+    result = decided(content, known)
     return result.reason if isinstance(result, Rejection) else None
 
 
@@ -76,44 +75,16 @@ def test_the_label_set_only_counts_where_there_is_a_model() -> None:
     assert reason(text("x"), None) is None
 
 
-@given(st.lists(st.binary(max_size=12), max_size=8), st.integers(1, 40))
-@settings(max_examples=200, deadline=None)
-def test_lines_do_not_depend_on_how_the_stream_is_cut(lines: list[bytes], size: int) -> None:
-    content = b"\n".join(lines)
-    chunks = [content[i : i + size] for i in range(0, len(content), size)]
-    assert list(split_lines(chunks)) == list(split_lines([content]))
-
-
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200), st.sampled_from(["jsonl", "csv"]))
 @settings(max_examples=300, deadline=None)
-def test_any_line_is_judged(content: bytes) -> None:
-    result = judge(Line(1, 0, content), SOURCE, None)
+def test_any_line_is_judged(content: bytes, records: str) -> None:
+    result = Judge(SOURCE, records, None)(Line(1, 0, content))
     if isinstance(result, Rejection):
         assert json.loads(result.to_line(SOURCE))["reason"] == result.reason
 
 
-def test_offsets_and_numbers_are_those_of_the_object() -> None:
-    content = b"\xef\xbb\xbfone\r\n\n two \nthree"
-    assert list(split_lines([content])) == [Line(1, 0, b"one"), Line(3, 9, b"two"), Line(4, 15, b"three")]
-
-
-def test_a_line_without_end_is_held_in_bounded_memory() -> None:
-    chunks = (b"x" * 100_000 for _ in range(50))
-    (line,) = split_lines(chunks)
-    assert not line.complete
-    assert len(line.content) == MAXIMUM_LINE_BYTES
-    rejected = judge(line, SOURCE, None)
-    assert isinstance(rejected, Rejection)
-    assert rejected.reason == "TOO_LARGE"
-
-
-def test_a_line_at_the_limit_is_whole_and_the_next_is_read() -> None:
-    lines = list(split_lines([b"x" * 10 + b"\n", b"y" * 11 + b"\nz"], limit=10))
-    assert [(line.number, line.complete) for line in lines] == [(1, True), (2, False), (3, True)]
-
-
 def test_sequencers_of_different_lengths_compare_after_padding() -> None:
-    assert padded_sequencer("FF", 1) < padded_sequencer("0100", 1) < padded_sequencer("0100", 2)
+    assert padded_sequencer("FF") < padded_sequencer("0100") < padded_sequencer("1FF")
 
 
 def label(identifier: str, name: str, time: str = "t1", sequencer: str = "1") -> Label:

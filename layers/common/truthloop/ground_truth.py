@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from truthloop.labels import Label
+from truthloop.errors import UploadRejected
+from truthloop.labels import Origin, Statement
+from truthloop.names import digest
+from truthloop.settings import IMAGES_PREFIX
 from truthloop.times import from_iso, to_iso
+from truthloop.uploads import CSV, MAXIMUM_LINE_BYTES, TOO_LARGE, Line
 
 NOT_JSON = "NOT_JSON"
+NOT_CSV = "NOT_CSV"
 NOT_UTF8 = "NOT_UTF8"
-NOT_SUPPORTED = "NOT_SUPPORTED"
 BAD_SCHEMA = "BAD_SCHEMA"
 BAD_LABEL = "BAD_LABEL"
 UNKNOWN_LABEL = "UNKNOWN_LABEL"
+BAD_IMAGE_REFERENCE = "BAD_IMAGE_REFERENCE"
 BAD_TIME = "BAD_TIME"
 FUTURE_TIME = "FUTURE_TIME"
-TOO_LARGE = "TOO_LARGE"
 
-MAXIMUM_OBJECT_BYTES = 128 * 1024 * 1024
-"""Half a minute's work for the ingest function, which has five minutes for a whole batch."""
-MAXIMUM_LINE_BYTES = 64 * 1024
 MAXIMUM_LABEL_CHARACTERS = 128
 MAXIMUM_ID_CHARACTERS = 256
-SOURCES = ("correction", "audit")
+MAXIMUM_KEY_BYTES = 1024
+SOURCES = ("correction", "audit", "decision")
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far a user's clock may be ahead of S3's."""
+IMAGE_ID = "image:"
+"""What the id of a labelled example begins with, and no inference id may."""
+COLUMNS = ("inference_id", "label")
+"""The columns of a CSV file without a header."""
 
-_BOM = b"\xef\xbb\xbf"
+_HEADER = frozenset({*COLUMNS, "author", "event_time", "source"})
 _SEQUENCER_DIGITS = 40
 _LINE_DIGITS = 10
+_SOURCES = frozenset(SOURCES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +54,30 @@ class SourceObject:
     sequencer: str
     uploaded_at: datetime
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of an upload; `content` is cut at the limit when `complete` is false."""
-
-    number: int
-    offset: int
-    content: bytes
-    complete: bool = True
+    def at(self, line: Line) -> dict[str, Any]:
+        """Return where `line` stands, as a quarantine line says it."""
+        return {
+            "bucket": self.bucket,
+            "key": self.key,
+            "versionId": self.version_id,
+            "line": line.number,
+            "byteOffset": line.offset,
+            "uploadedAt": to_iso(self.uploaded_at),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One record that is not accepted, and why."""
+    """One record that is not accepted, and why.
+
+    `columns` are those of a CSV record, else None; `label` is the one that the served model does not know.
+    """
 
     reason: str
     detail: str
     line: Line
+    columns: tuple[str, ...] | None = None
+    label: str | None = None
 
     def to_line(self, source: SourceObject) -> bytes:
         """Return the line of the quarantine object: the record as it came, and where it came from."""
@@ -74,152 +88,246 @@ class Rejection:
         entry = {
             "reason": self.reason,
             "detail": self.detail,
-            "source": {
-                "bucket": source.bucket,
-                "key": source.key,
-                "versionId": source.version_id,
-                "line": self.line.number,
-                "byteOffset": self.line.offset,
-            },
+            "source": source.at(self.line),
             "record": record,
             "encoding": encoding,
+            "format": "jsonl" if self.columns is None else "csv",
         }
-        return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        if self.columns is not None:
+            entry["columns"] = self.columns
+        return _json_line(entry)
 
 
-def split_lines(chunks: Iterable[bytes], limit: int = MAXIMUM_LINE_BYTES) -> Iterator[Line]:
-    r"""Split a stream into its lines without ever holding more than `limit` bytes of one.
-
-    Blank lines are passed over; ``\r\n`` ends a line as ``\n`` does; line numbers count from 1 and offsets
-    are those of the line's first byte in the object.
-    """
-    number, offset, position = 1, 0, 0
-    held = bytearray()
-    length = 0
-    for chunk in chunks:
-        start = 0
-        while True:
-            end = chunk.find(b"\n", start)
-            piece = chunk[start:] if end < 0 else chunk[start:end]
-            held += piece[: max(0, limit + 1 - len(held))]
-            length += len(piece)
-            if end < 0:
-                break
-            if line := _finish(number, offset, held, length, limit):
-                yield line
-            start = end + 1
-            number, offset = number + 1, position + start
-            held, length = bytearray(), 0
-        position += len(chunk)
-    if line := _finish(number, offset, held, length, limit):
-        yield line
-
-
-def _finish(number: int, offset: int, held: bytearray, length: int, limit: int) -> Line | None:
-    content = bytes(held)
-    if offset == 0 and content.startswith(_BOM):
-        content = content[len(_BOM) :]
-    if length > limit:
-        return Line(number, offset, content[:limit], complete=False)
-    content = content.strip(b" \t\r")
-    return Line(number, offset, content) if content else None
-
-
-def judge(line: Line, source: SourceObject, known_labels: frozenset[str] | None) -> Label | Rejection:
-    """Decide one record: the label that it states, or why it is no ground truth.
-
-    Parameters
-    ----------
-    line : Line
-        One line of the upload.
-    source : SourceObject
-        Where it comes from. Its time replaces a missing event time and bounds a given one, so the same object
-        gives the same answer whenever it is judged.
-    known_labels : frozenset[str] or None
-        The served model's label set; None when there is no model yet, and every label is welcome.
-    """
-    if not line.complete:
-        return Rejection(TOO_LARGE, f"the line is longer than {MAXIMUM_LINE_BYTES} bytes", line)
-    try:
-        text = line.content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Rejection(NOT_UTF8, f"byte {error.start} of the line is not UTF-8", line)
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Rejection(NOT_JSON, f"the line is not JSON: {error}", line)
-    problem = _schema_problem(record)
-    if problem:
-        return Rejection(BAD_SCHEMA, problem, line)
-    label = record["groundTruthData"].get("data")
-    if not _printable(label, MAXIMUM_LABEL_CHARACTERS):
-        return Rejection(
-            BAD_LABEL,
-            f"groundTruthData.data must be text of 1 to {MAXIMUM_LABEL_CHARACTERS} printable characters",
-            line,
-        )
-    if known_labels is not None and label not in known_labels:
-        return Rejection(
-            UNKNOWN_LABEL,
-            f"label {label!r} is not one of the {len(known_labels)} labels of the served model",
-            line,
-        )
-    return _timed(line, source, record["eventMetadata"], label)
-
-
-def _timed(line: Line, source: SourceObject, metadata: dict[str, Any], label: str) -> Label | Rejection:
-    moment = source.uploaded_at
-    if metadata.get("eventTime") is not None:
-        try:
-            moment = from_iso(metadata["eventTime"])
-            stated = to_iso(moment)
-        except (ValueError, TypeError, OverflowError):
-            return Rejection(BAD_TIME, "eventMetadata.eventTime is not an ISO 8601 time", line)
-        if moment > source.uploaded_at + CLOCK_TOLERANCE:
-            return Rejection(
-                FUTURE_TIME, f"eventTime {stated} is after the upload at {to_iso(source.uploaded_at)}", line
-            )
-    return Label(
-        inference_id=metadata["eventId"],
-        label=label,
-        event_time=to_iso(moment),
-        author=metadata.get("author"),
-        source=metadata.get("source") or SOURCES[0],
-        sequencer=padded_sequencer(source.sequencer, line.number),
+def rejected_whole(problem: UploadRejected, source: SourceObject) -> bytes:
+    """Return the quarantine line of an object of which no record is read."""
+    return _json_line(
+        {"reason": problem.reason, "detail": problem.detail, "source": source.at(Line(0, 0, b""))}
     )
 
 
-def padded_sequencer(sequencer: str, line: int) -> str:
-    """Return a text that orders as (sequencer, line) does.
+def _json_line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def label_set_name(known_labels: frozenset[str] | None) -> str:
+    """Return what a label set is called in keys: 12 hex digits, or ``any`` where every label is welcome."""
+    if known_labels is None:
+        return "any"
+    return digest(json.dumps(sorted(known_labels)))[:12]
+
+
+class _RefusedError(Exception):
+    """A record is no ground truth."""
+
+    def __init__(self, reason: str, detail: str, label: str | None = None) -> None:
+        super().__init__(reason, detail, label)
+
+
+class _Stated(NamedTuple):
+    """What a record says, before any of it is checked."""
+
+    inference_id: Any
+    image: str | None
+    label: Any
+    event_time: Any
+    author: Any
+    source: Any
+
+
+class Judge:
+    """Decides the records of one upload, line by line.
+
+    Parameters
+    ----------
+    source : SourceObject
+        Where the records come from. Its time replaces a missing event time and bounds a given one, so the
+        same object gives the same answer whenever it is judged.
+    records : str
+        ``jsonl`` or ``csv``.
+    known_labels : frozenset[str] or None
+        The served model's label set; None when there is no model yet, and every label is welcome.
+    """
+
+    def __init__(self, source: SourceObject, records: str, known_labels: frozenset[str] | None) -> None:
+        self._source = source
+        self._known = known_labels
+        self._columns: tuple[str, ...] | None = COLUMNS if records == CSV else None
+        self._read: Callable[[str], _Stated | None] = self._read_csv if records == CSV else self._read_json
+        self._uploaded = to_iso(source.uploaded_at)
+        self._latest = source.uploaded_at + CLOCK_TOLERANCE
+        self._sequencer = padded_sequencer(source.sequencer)
+        self._own_bucket = f"s3://{source.bucket}/"
+
+    def __call__(self, line: Line) -> Statement | Rejection | None:
+        """Decide one record: what it states, or why it is no ground truth; None for a header."""
+        try:
+            stated = self._read(_text(line))
+            return None if stated is None else self._checked(stated, line)
+        except _RefusedError as refused:
+            reason, detail, label = refused.args
+            return Rejection(reason, detail, line, self._columns, label)
+
+    # -- formats -------------------------------------------------------------------------------------------
+
+    def _read_csv(self, text: str) -> _Stated | None:
+        try:
+            (cells,) = csv.reader((text,), strict=True)
+        except csv.Error as error:
+            raise _RefusedError(NOT_CSV, f"the line is not CSV: {error}") from error
+        # Anywhere, not only at the start: files that are joined bring their headers along.
+        if COLUMNS[0] in text and (header := _header(cells)):
+            self._columns = header
+            return None
+        columns = self._columns or COLUMNS
+        if len(cells) != len(columns):
+            raise _RefusedError(
+                NOT_CSV, f"the line has {len(cells)} fields where {','.join(columns)} are expected"
+            )
+        row = dict(zip(columns, cells, strict=True))
+        return _Stated(
+            row["inference_id"],
+            None,
+            row["label"],
+            row.get("event_time") or None,
+            row.get("author") or None,
+            row.get("source") or None,
+        )
+
+    def _read_json(self, text: str) -> _Stated:
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _RefusedError(NOT_JSON, f"the line is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise _RefusedError(BAD_SCHEMA, "the record is not an object")
+        if "source-ref" in record:
+            return self._example(record)
+        data, metadata = record.get("groundTruthData"), record.get("eventMetadata")
+        if not isinstance(data, dict):
+            raise _RefusedError(BAD_SCHEMA, "groundTruthData is not an object")
+        if not isinstance(metadata, dict):
+            raise _RefusedError(BAD_SCHEMA, "eventMetadata is not an object")
+        if data.get("encoding", "CSV") != "CSV":
+            raise _RefusedError(BAD_SCHEMA, "groundTruthData.encoding must be CSV")
+        if record.get("eventVersion", "0") != "0":
+            raise _RefusedError(BAD_SCHEMA, 'eventVersion must be "0"')
+        return _Stated(
+            metadata.get("eventId"),
+            None,
+            data.get("data"),
+            metadata.get("eventTime"),
+            metadata.get("author"),
+            metadata.get("source"),
+        )
+
+    def _example(self, record: dict[str, Any]) -> _Stated:
+        if "groundTruthData" in record or "eventMetadata" in record:
+            raise _RefusedError(BAD_SCHEMA, "a record is a correction or has a source-ref, not both")
+        key = self._image_key(record["source-ref"])
+        return _Stated(
+            IMAGE_ID + key,
+            key,
+            record.get("label"),
+            record.get("eventTime"),
+            record.get("author"),
+            record.get("source"),
+        )
+
+    def _image_key(self, reference: object) -> str:
+        key = reference.removeprefix(self._own_bucket) if isinstance(reference, str) else ""
+        # A manifest's keys become paths where a job reads them, so none may lead out of the job's directory.
+        if (
+            not key.startswith(IMAGES_PREFIX)
+            or not key.isprintable()
+            or len(key.encode()) > MAXIMUM_KEY_BYTES
+            or not {"", ".", ".."}.isdisjoint(key.split("/"))
+        ):
+            raise _RefusedError(
+                BAD_IMAGE_REFERENCE,
+                f"source-ref must name an object under {self._own_bucket}{IMAGES_PREFIX}, as URI or as key",
+            )
+        return key
+
+    # -- content -------------------------------------------------------------------------------------------
+
+    def _checked(self, stated: _Stated, line: Line) -> Statement:
+        inference_id, image, label, event_time, author, source = stated
+        if image is None:
+            _check_id(inference_id)
+        if author is not None and not _printable(author, MAXIMUM_LABEL_CHARACTERS):
+            raise _RefusedError(
+                BAD_SCHEMA, f"author must be text of 1 to {MAXIMUM_LABEL_CHARACTERS} printable characters"
+            )
+        if source is None:
+            source = SOURCES[0]
+        elif not isinstance(source, str) or source not in _SOURCES:
+            raise _RefusedError(BAD_SCHEMA, f"source must be one of {', '.join(SOURCES)}")
+        if not _printable(label, MAXIMUM_LABEL_CHARACTERS):
+            raise _RefusedError(
+                BAD_LABEL, f"the label must be text of 1 to {MAXIMUM_LABEL_CHARACTERS} printable characters"
+            )
+        if self._known is not None and label not in self._known:
+            raise _RefusedError(
+                UNKNOWN_LABEL,
+                f"label {label!r} is not one of the {len(self._known)} labels of the served model",
+                label,
+            )
+        number, offset = line.number, line.offset
+        return Statement(
+            inference_id,
+            label,
+            self._uploaded if event_time is None else self._moment(event_time),
+            author,
+            source,
+            f"{self._sequencer}.{number:0{_LINE_DIGITS}d}",
+            Origin(self._source.key, self._source.version_id, number, offset, self._uploaded),
+            image,
+        )
+
+    def _moment(self, event_time: object) -> str:
+        try:
+            moment = from_iso(event_time)  # type: ignore[arg-type]  # TypeError is an answer
+            stated = to_iso(moment)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise _RefusedError(BAD_TIME, "the event time is not an ISO 8601 time") from error
+        if moment > self._latest:
+            raise _RefusedError(FUTURE_TIME, f"event time {stated} is after the upload at {self._uploaded}")
+        return stated
+
+
+def _text(line: Line) -> str:
+    if not line.complete:
+        raise _RefusedError(TOO_LARGE, f"the line is longer than {MAXIMUM_LINE_BYTES} bytes")
+    try:
+        return line.content.decode()
+    except UnicodeDecodeError as error:
+        raise _RefusedError(NOT_UTF8, f"byte {error.start} of the line is not UTF-8") from error
+
+
+def _header(cells: list[str]) -> tuple[str, ...] | None:
+    names = tuple(cell.strip(" \t\ufeff") for cell in cells)
+    known = set(names)
+    return names if len(known) == len(names) and known.issuperset(COLUMNS) and known <= _HEADER else None
+
+
+def _check_id(inference_id: object) -> None:
+    if not _printable(inference_id, MAXIMUM_ID_CHARACTERS):
+        raise _RefusedError(
+            BAD_SCHEMA, f"the inference id must be text of 1 to {MAXIMUM_ID_CHARACTERS} printable characters"
+        )
+    if str(inference_id).startswith(IMAGE_ID):
+        raise _RefusedError(BAD_SCHEMA, f"an inference id must not begin with {IMAGE_ID}")
+
+
+def padded_sequencer(sequencer: str) -> str:
+    """Return a text that orders as the sequencers of one key do.
 
     S3's sequencers are hexadecimal numbers of different lengths that are to be compared after left-padding:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
     """
-    return f"{sequencer.lower().rjust(_SEQUENCER_DIGITS, '0')}.{line:0{_LINE_DIGITS}d}"
-
-
-def _schema_problem(record: object) -> str | None:
-    if not isinstance(record, dict):
-        return "the record is not an object"
-    data, metadata = record.get("groundTruthData"), record.get("eventMetadata")
-    if not isinstance(data, dict):
-        return "groundTruthData is not an object"
-    if not isinstance(metadata, dict):
-        return "eventMetadata is not an object"
-    if data.get("encoding", "CSV") != "CSV":
-        return "groundTruthData.encoding must be CSV"
-    if not _printable(metadata.get("eventId"), MAXIMUM_ID_CHARACTERS):
-        return f"eventMetadata.eventId must be text of 1 to {MAXIMUM_ID_CHARACTERS} printable characters"
-    author, source = metadata.get("author"), metadata.get("source")
-    if author is not None and not _printable(author, MAXIMUM_LABEL_CHARACTERS):
-        return f"eventMetadata.author must be text of 1 to {MAXIMUM_LABEL_CHARACTERS} printable characters"
-    if source is not None and source not in SOURCES:
-        return f"eventMetadata.source must be one of {', '.join(SOURCES)}"
-    if record.get("eventVersion", "0") != "0":
-        return 'eventVersion must be "0"'
-    return None
+    return sequencer.lower().rjust(_SEQUENCER_DIGITS, "0")
 
 
 def _printable(value: object, limit: int) -> bool:
     # isprintable also refuses lone surrogates, which JSON can write and UTF-8 cannot.
-    return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable() and bool(value.strip())
+    return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable() and not value.isspace()

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import Any
 
-from truthloop.errors import DatasetInvalid, InvalidEvent, TransientAwsError, TruthloopError
+from truthloop.errors import DatasetInvalid, InvalidEvent, TransientAwsError, TruthloopError, UploadRejected
 from truthloop.ground_truth import (
-    MAXIMUM_OBJECT_BYTES,
-    NOT_SUPPORTED,
-    TOO_LARGE,
-    Line,
+    MAXIMUM_KEY_BYTES,
+    UNKNOWN_LABEL,
+    Judge,
     Rejection,
     SourceObject,
-    judge,
-    split_lines,
+    label_set_name,
+    rejected_whole,
 )
+from truthloop.inputs import Fields
 from truthloop.names import digest, split_uri
 from truthloop.ports import Objects, ObjectStream, Ports
 from truthloop.registry import APPROVED
 from truthloop.settings import ACCEPTED_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
+from truthloop.spool import Spool, spool
 from truthloop.times import hour_prefix
+from truthloop.uploads import format_of, read_lines
 
-_SPOOL_BYTES = 4 * 1024 * 1024
+MAXIMUM_NAMED_LABELS = 20
+"""How many unknown labels are named: anyone who uploads can invent labels."""
 _LABELS_KEPT = timedelta(minutes=5)
 _ONE_OBJECT = timedelta(seconds=90)
 """Time for the largest upload there may be, with a margin."""
+
+
+_SEQUENCER = re.compile(r"[0-9A-Fa-f]{0,40}")
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,77 @@ class Upload:
     version_id: str | None
     sequencer: str
 
+    @classmethod
+    def parse(cls, body: object, bucket: str) -> Upload:
+        """Read a message's body.
+
+        Raises
+        ------
+        InvalidEvent
+            When it is no S3 event of the inbox of `bucket`.
+        """
+        try:
+            event = json.loads(body) if isinstance(body, str) else body
+        except (ValueError, RecursionError) as error:
+            raise InvalidEvent(f"the message is not an S3 Object Created event: {error!r}") from error
+        detail = Fields(event, "the message").object("detail")
+        item = detail.object("object")
+        upload = cls(
+            bucket=detail.object("bucket").text("name"),
+            key=item.text("key", MAXIMUM_KEY_BYTES),
+            version_id=item.optional_text("version-id"),
+            sequencer=item.optional_text("sequencer") or "",
+        )
+        if upload.bucket != bucket or not upload.key.startswith(INBOX_PREFIX):
+            raise InvalidEvent(
+                f"s3://{upload.bucket}/{upload.key} is not in the inbox s3://{bucket}/{INBOX_PREFIX}"
+            )
+        if _SEQUENCER.fullmatch(upload.sequencer) is None:
+            raise InvalidEvent(f"the sequencer {upload.sequencer!r} of {upload.key} is no hexadecimal number")
+        return upload
+
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the records of one or more objects."""
+    """What became of the records of one or more objects.
+
+    `unknown` of the quarantined ones have a label that is new to the served model; `unknown_labels` names the
+    first few.
+    """
 
     objects: int = 0
     accepted: int = 0
     quarantined: int = 0
+    unknown: int = 0
+    unknown_labels: frozenset[str] = frozenset()
 
     def __add__(self, other: Counts) -> Counts:
+        named = sorted(self.unknown_labels) + sorted(other.unknown_labels - self.unknown_labels)
         return Counts(
             self.objects + other.objects,
             self.accepted + other.accepted,
             self.quarantined + other.quarantined,
+            self.unknown + other.unknown,
+            frozenset(named[:MAXIMUM_NAMED_LABELS]),
         )
+
+    def to_log(self) -> dict[str, Any]:
+        """Return what the log says of a batch."""
+        return {
+            "objects": self.objects,
+            "accepted": self.accepted,
+            "quarantined": self.quarantined,
+            "unknown": self.unknown,
+            "unknown_labels": sorted(self.unknown_labels),
+        }
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of the served model (None: every label is welcome), and what the set is called in keys."""
+
+    labels: frozenset[str] | None
+    name: str
 
 
 @dataclass(frozen=True)
@@ -83,14 +144,15 @@ class KnownLabels:
     """The served model's label set, kept for a few minutes: no look-up per record, nor per batch."""
 
     def __init__(self) -> None:
-        self._labels: frozenset[str] | None = None
+        self._labels = LabelSet(None, label_set_name(None))
         self._read_at: datetime | None = None
 
-    def get(self, ports: Ports) -> frozenset[str] | None:
-        """Return the labels of the newest Approved package; None when there is none or it names none."""
+    def get(self, ports: Ports) -> LabelSet:
+        """Return the labels of the newest Approved package; any when there is none or it names none."""
         now = ports.now()
         if self._read_at is None or now - self._read_at > _LABELS_KEPT:
-            self._labels = _read_labels(ports)
+            labels = _read_labels(ports)
+            self._labels = LabelSet(labels, label_set_name(labels))
             self._read_at = now
         return self._labels
 
@@ -100,9 +162,14 @@ def _read_labels(ports: Ports) -> frozenset[str] | None:
     uri = package.metadata.get("labelsUri") if package else None
     if not uri:
         return None
-    bucket, key = split_uri(uri)
-    with ports.objects.stream(bucket, key, None) as stream:
-        labels = json.loads(b"".join(stream.chunks))
+    try:
+        bucket, key = split_uri(uri)
+        with ports.objects.stream(bucket, key, None) as stream:
+            labels = json.loads(b"".join(stream.chunks))
+    except (ValueError, RecursionError) as error:
+        raise DatasetInvalid(
+            f"{uri}, which the newest approved package names, is no JSON: {error}"
+        ) from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DatasetInvalid(f"{uri} is not a list of labels")
     return frozenset(labels)
@@ -133,20 +200,24 @@ def ingest_ground_truth(
     Raises
     ------
     TruthloopError
-        When the label set cannot be read or the event cannot be published: the whole batch comes again.
+        When the label set cannot be read, the event cannot be published or is no batch: it comes again whole.
     """
     deadline = ports.now() + available - _ONE_OBJECT
+    messages = [Fields(message, "a message") for message in Fields(event).objects("Records")]
+    bodies = [(message.text("messageId"), message.raw("body")) for message in messages]
     labels = known.get(ports)
-    counts, failures = Counts(), []
-    for message in event["Records"]:
+    counts, failures, done = Counts(), [], set[Upload]()
+    for message_id, body in bodies:
         try:
+            upload = Upload.parse(body, ports.objects.bucket)
+            if upload in done:  # the queue delivers at least once, also into one batch
+                continue
             if ports.now() > deadline:
                 raise TransientAwsError("no time is left for this upload; it comes again")
-            counts += _ingest_object(
-                _parse(str(message["body"]), ports.objects.bucket), ports.objects, labels
-            )
+            counts += _ingest_object(upload, ports.objects, labels)
+            done.add(upload)
         except (TruthloopError, OSError) as error:  # OSError: what it becomes does not fit on the disk
-            failures.append(Failure(str(message["messageId"]), error))
+            failures.append(Failure(message_id, error))
     if counts.accepted:
         ports.events.publish(
             "truthloop.ingest",
@@ -157,83 +228,61 @@ def ingest_ground_truth(
                 "objects": counts.objects,
                 "accepted": counts.accepted,
                 "quarantined": counts.quarantined,
+                "unknownLabels": counts.unknown,
             },
         )
     return IngestResult(counts, tuple(failures))
 
 
-def _parse(body: str, bucket: str) -> Upload:
-    try:
-        detail = json.loads(body)["detail"]
-        item = detail["object"]
-        upload = Upload(
-            bucket=str(detail["bucket"]["name"]),
-            key=str(item["key"]),
-            version_id=str(item["version-id"]) if item.get("version-id") else None,
-            sequencer=str(item.get("sequencer") or ""),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        raise InvalidEvent(f"the message is not an S3 Object Created event: {error!r}") from error
-    if upload.bucket != bucket or not upload.key.startswith(INBOX_PREFIX):
-        raise InvalidEvent(
-            f"s3://{upload.bucket}/{upload.key} is not in the inbox s3://{bucket}/{INBOX_PREFIX}"
-        )
-    return upload
-
-
-def _ingest_object(upload: Upload, objects: Objects, labels: frozenset[str] | None) -> Counts:
-    with objects.stream(upload.bucket, upload.key, upload.version_id) as stream, ExitStack() as files:
+def _ingest_object(upload: Upload, objects: Objects, known: LabelSet) -> Counts:
+    with (
+        objects.stream(upload.bucket, upload.key, upload.version_id) as stream,
+        spool() as accepted,
+        spool() as quarantine,
+    ):
         source = SourceObject(
             upload.bucket, upload.key, stream.version_id, upload.sequencer, stream.last_modified
         )
-        accepted, quarantine = (files.enter_context(_spool()) for _ in range(2))
-        problem = _problem_with(stream, upload.key)
-        if problem is None:
-            counts = _sort_records(stream.chunks, source, labels, accepted, quarantine)
-        else:
-            quarantine.write(problem.to_line(source))
-            counts = Counts(objects=1, quarantined=1)
         identity = digest(upload.bucket, upload.key, stream.version_id)
-        name = f"{hour_prefix(stream.last_modified)}/{identity}.jsonl"
-        if counts.accepted:
-            accepted.seek(0)
-            objects.put_once(f"{ACCEPTED_PREFIX}{name}", accepted)
+        name = f"{hour_prefix(stream.last_modified)}/{identity}"
+        # Which label set judged is part of the key: after a crash another one may judge again, and what the
+        # first has not accepted must not hide what the second does not accept.
+        quarantine_key = f"{QUARANTINE_PREFIX}{name}.{known.name}.jsonl"
+        try:
+            counts = _sort_records(stream, source, known.labels, accepted, quarantine)
+        except UploadRejected as problem:
+            objects.put_once(quarantine_key, rejected_whole(problem, source))
+            return Counts(objects=1, quarantined=1)
+        # Quarantine first: once the accepted object exists, a redelivery may judge by other labels, and
+        # nobody would know any more what this one has turned away.
         if counts.quarantined:
-            quarantine.seek(0)
-            objects.put_once(f"{QUARANTINE_PREFIX}{name}", quarantine)
+            objects.put_once(quarantine_key, quarantine.content())
+        if counts.accepted:
+            objects.put_once(f"{ACCEPTED_PREFIX}{name}.jsonl", accepted.content())
     return counts
 
 
-def _problem_with(stream: ObjectStream, key: str) -> Rejection | None:
-    """Say why no record of an object is read, if so; it stays in the inbox."""
-    nowhere = Line(0, 0, b"")
-    if not key.endswith(".jsonl"):
-        return Rejection(NOT_SUPPORTED, "only *.jsonl is read here; the object stays in the inbox", nowhere)
-    if stream.size > MAXIMUM_OBJECT_BYTES:
-        detail = f"the object has {stream.size} bytes; split it into files of at most {MAXIMUM_OBJECT_BYTES}"
-        return Rejection(TOO_LARGE, detail, nowhere)
-    return None
-
-
-def _spool() -> SpooledTemporaryFile[bytes]:
-    # Small uploads stay in memory; a large one goes to disk, so memory does not grow with the upload.
-    return SpooledTemporaryFile(max_size=_SPOOL_BYTES)
-
-
 def _sort_records(
-    chunks: Iterable[bytes],
+    stream: ObjectStream,
     source: SourceObject,
     labels: frozenset[str] | None,
-    accepted: IO[bytes],
-    quarantine: IO[bytes],
+    accepted: Spool,
+    quarantine: Spool,
 ) -> Counts:
-    taken = refused = 0
-    for line in split_lines(chunks):
-        result = judge(line, source, labels)
+    upload = format_of(source.key)
+    judge = Judge(source, upload.records, labels)
+    taken = refused = unknown = 0
+    named: set[str] = set()
+    for line in read_lines(stream.chunks, upload, stream.size):
+        result = judge(line)
         if isinstance(result, Rejection):
             quarantine.write(result.to_line(source))
             refused += 1
-        else:
+            if result.reason == UNKNOWN_LABEL and result.label is not None:
+                unknown += 1
+                if len(named) < MAXIMUM_NAMED_LABELS:
+                    named.add(result.label)
+        elif result is not None:
             accepted.write(result.to_accepted_line())
             taken += 1
-    return Counts(objects=1, accepted=taken, quarantined=refused)
+    return Counts(1, taken, refused, unknown, frozenset(named))
