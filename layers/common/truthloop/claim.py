@@ -114,8 +114,8 @@ class Orphan:
         triggers = "1 trigger waits" if waiting == 1 else f"{waiting} triggers wait"
         return (
             f"no run was started beside {self.display_name or 'an unnamed pipeline run'}, live since "
-            f"{self.started_at} with nobody waiting for it ({self.pipeline_execution_arn}). It was waited for "
-            f"and ended {status}{why}. {triggers} for the next decision"
+            f"{self.started_at} with nobody waiting for it ({self.pipeline_execution_arn}). It was waited "
+            f"for and ended {status}{why}. {triggers} for the next decision"
         )
 
 

@@ -166,6 +166,8 @@ def _decision(
 ) -> Decision:
     preflight, decided = event.get("preflight") or {}, event.get("decision") or {}
     outcome, reason, message = result
+    # A run that was only waited for has cost its money too; it says nothing of this generation's evidence.
+    paid = run or record.waits_for
     return Decision(
         at=at,
         execution=str(record.holder),
@@ -176,11 +178,9 @@ def _decision(
         triggers=tuple({"id": t.id, **t.to_map()} for t in record.triggers.values()),
         rules=tuple(preflight.get("rules") or ()),
         evidence=preflight.get("evidence") or {},
-        estimated_usd=run.estimated_usd if run else float(preflight.get("estimatedUsd") or 0.0),
-        pipeline_execution_arn=run.pipeline_execution_arn if run else None,
-        dataset_version=run.dataset_version
-        if run
-        else (preflight.get("evidence") or {}).get("datasetVersion"),
+        estimated_usd=paid.estimated_usd if paid else float(preflight.get("estimatedUsd") or 0.0),
+        pipeline_execution_arn=paid.pipeline_execution_arn if paid else None,
+        dataset_version=_dataset_version(record, run, preflight),
         model_packages=_packages(decided, approved=not event.get("error")),
     )
 
@@ -195,3 +195,12 @@ def _packages(decided: Mapping[str, Any], *, approved: bool) -> tuple[Mapping[st
         {**package, "approved": True} if approve and package["arn"] == approve else package
         for package in decided.get("modelPackages") or ()
     )
+
+
+def _dataset_version(
+    record: GenerationRecord, run: LastRun | None, preflight: Mapping[str, Any]
+) -> str | None:
+    if run is not None:
+        return run.dataset_version
+    judged = None if record.waits_for else (preflight.get("evidence") or {}).get("datasetVersion")
+    return str(judged) if judged else None
