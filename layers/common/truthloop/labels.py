@@ -1,4 +1,7 @@
-"""Ground truth as labels: one statement about one inference id, and which of several statements holds."""
+"""Ground truth as statements: what one author said about one prediction or image, and its lines in files.
+
+Which of several statements holds is decided in ``truthloop.standing``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from truthloop.errors import DatasetInvalid
 
@@ -23,6 +27,11 @@ class Origin:
     line: int
     byte_offset: int
     uploaded_at: str
+
+    @property
+    def upload(self) -> tuple[str, str]:
+        """Key and version of the uploaded object."""
+        return self.key, self.version_id
 
     def to_json(self) -> dict[str, str | int]:
         """Return the ``origin`` of a line."""
@@ -53,6 +62,21 @@ class Statement:
     origin: Origin
     image: str | None = None
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Sort key: the newest statement is the greatest. What follows the sequencer makes the order total."""
+        origin = self.origin
+        return (
+            self.event_time,
+            self.sequencer,
+            self.label,
+            self.source,
+            self.author or "",
+            origin.uploaded_at,
+            origin.key,
+            origin.version_id,
+        )
+
     def to_accepted_line(self) -> bytes:
         """Return the line of an accepted object, in Model Monitor's ground-truth format."""
         metadata: dict[str, str] = {
@@ -74,143 +98,154 @@ class Statement:
             }
         )
 
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What somebody said that the right answer for one inference is.
-
-    `sequencer` orders statements about the same instant: the object's own sequencer, left-padded, and the
-    line.
-    """
-
-    inference_id: str
-    label: str
-    event_time: str
-    author: str | None
-    source: str
-    sequencer: str
-
-    @property
-    def order(self) -> tuple[str, str, str]:
-        """Sort key: the newest statement is the greatest. The label breaks ties, so that order is total."""
-        return self.event_time, self.sequencer, self.label
-
-    def to_line(self) -> bytes:
-        """Return the line of a dataset's ``ground-truth.jsonl``."""
-        return _dump(
-            {
-                "inferenceId": self.inference_id,
-                "label": self.label,
-                "eventTime": self.event_time,
-                "author": self.author,
-                "source": self.source,
-                "sequencer": self.sequencer,
-            }
+    def to_record(self) -> str:
+        """Return the record as a user would upload it: what a quarantine entry keeps, to be put back."""
+        said = {"eventTime": self.event_time, "source": self.source}
+        if self.author is not None:
+            said["author"] = self.author
+        if self.image is not None:
+            return _dump({"source-ref": self.image, "label": self.label, **said}).decode().rstrip("\n")
+        return (
+            _dump(
+                {
+                    "groundTruthData": {"data": self.label, "encoding": "CSV"},
+                    "eventMetadata": {"eventId": self.inference_id, **said},
+                    "eventVersion": "0",
+                }
+            )
+            .decode()
+            .rstrip("\n")
         )
 
-    def to_accepted_line(self) -> bytes:
-        """Return the line of an accepted object, in Model Monitor's ground-truth format."""
-        metadata: dict[str, str] = {
-            "eventId": self.inference_id,
+    def to_label_line(self) -> bytes:
+        """Return the line of a dataset's ``ground-truth.jsonl``."""
+        return _dump(self._to_json())
+
+    def to_statement_line(self, *, captured: bool, trained: bool) -> bytes:
+        """Return the line of a dataset's ``statements.jsonl``.
+
+        Parameters
+        ----------
+        captured : bool
+            Whether the prediction is captured, or the image uploaded.
+        trained : bool
+            Whether this is the statement that stands for a label that the version trains on.
+        """
+        rest = {"captured": captured, "trained": trained, "origin": self.origin.to_json()}
+        return _dump({**self._to_json(), **rest})
+
+    def _to_json(self) -> dict[str, str | None]:
+        return {
+            "inferenceId": self.inference_id,
+            "label": self.label,
             "eventTime": self.event_time,
+            "author": self.author,
             "source": self.source,
             "sequencer": self.sequencer,
+            "image": self.image,
         }
-        if self.author is not None:
-            metadata["author"] = self.author
-        return _dump(
-            {
-                "groundTruthData": {"data": self.label, "encoding": "CSV"},
-                "eventMetadata": metadata,
-                "eventVersion": "0",
-            }
-        )
 
 
 def _dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def read_accepted(key: str, lines: Iterable[bytes]) -> Iterator[Label]:
-    """Read an accepted object; only ingest writes those, so a line that cannot be read is an error.
+class Reader:
+    """Reads statements from lines; texts that repeat (authors, labels, keys) are held once.
 
-    Raises
-    ------
-    DatasetInvalid
-        When a line is not what ingest writes.
+    A million statements differ in their ids, times and sequencers only: sharing the rest halves their memory.
     """
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            metadata = record["eventMetadata"]
-            yield Label(
-                inference_id=metadata["eventId"],
-                label=record["groundTruthData"]["data"],
-                event_time=metadata["eventTime"],
-                author=metadata.get("author"),
-                source=metadata["source"],
-                sequencer=metadata["sequencer"],
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetInvalid(
-                f"line {number} of {key} is not an accepted label ({error!r}); only ingest may write there"
-            ) from error
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def accepted(self, key: str, lines: Iterable[bytes]) -> Iterator[Statement]:
+        """Read an accepted object; only ingest writes those, so a line that cannot be read is an error.
+
+        Raises
+        ------
+        DatasetInvalid
+            When a line is not what ingest writes.
+        """
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                metadata = record["eventMetadata"]
+                yield self._statement(
+                    metadata["eventId"], record["groundTruthData"]["data"], metadata, record["origin"]
+                )
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DatasetInvalid(
+                    f"line {number} of {key} is not an accepted statement ({error!r}); only ingest may write "
+                    "there"
+                ) from error
+
+    def kept(self, key: str, lines: Iterable[bytes]) -> Iterator[tuple[Statement, bool, bool]]:
+        """Read the statements of a ``statements.jsonl``: each with `captured` and `trained`.
+
+        `lines` are those after the first, which describes the version.
+
+        Raises
+        ------
+        DatasetInvalid
+            When a line is not what a snapshot writes.
+        """
+        for number, line in enumerate(lines, 2):
+            try:
+                record = json.loads(line)
+                statement = self._statement(
+                    record["inferenceId"], record["label"], record, record["origin"]
+                )
+                yield statement, bool(record["captured"]), bool(record["trained"])
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DatasetInvalid(f"line {number} of {key} is not a kept statement ({error!r})") from error
+
+    def _statement(
+        self, inference_id: str, label: str, said: Mapping[str, Any], origin: Mapping[str, Any]
+    ) -> Statement:
+        share = self._texts.setdefault
+        author, image = said.get("author"), said.get("image")
+        texts = (inference_id, label, said["eventTime"], said["source"], said["sequencer"], origin["key"])
+        if not all(isinstance(text, str) and text for text in texts):
+            raise TypeError("a field that must be text is not, or is empty")
+        return Statement(
+            inference_id,
+            share(label, label),
+            said["eventTime"],
+            share(author, author) if author is not None else None,
+            share(said["source"], said["source"]),
+            said["sequencer"],
+            Origin(
+                share(origin["key"], origin["key"]),
+                share(origin["versionId"], origin["versionId"]),
+                int(origin["line"]),
+                int(origin["byteOffset"]),
+                share(origin["uploadedAt"], origin["uploadedAt"]),
+            ),
+            image,
+        )
 
 
-def read_merged(key: str, lines: Iterable[bytes]) -> Iterator[Label]:
-    """Read a dataset's ``ground-truth.jsonl``.
-
-    Raises
-    ------
-    DatasetInvalid
-        When a line is not what a snapshot writes.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            yield Label(
-                inference_id=record["inferenceId"],
-                label=record["label"],
-                event_time=record["eventTime"],
-                author=record["author"],
-                source=record["source"],
-                sequencer=record["sequencer"],
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetInvalid(f"line {number} of {key} is not a merged label ({error!r})") from error
-
-
-def merge(known: Mapping[str, Label], incoming: Iterable[Label]) -> dict[str, Label]:
-    """Keep the newest statement per inference id, by (event time, sequencer).
-
-    The result does not depend on the order of `incoming`, and merging twice changes nothing.
-    """
-    merged = dict(known)
-    merge_into(merged, incoming)
-    return merged
-
-
-def merge_into(known: dict[str, Label], incoming: Iterable[Label]) -> None:
-    """Merge in place: with a file per upload, a copy per file would take time with the square of them."""
-    for label in incoming:
-        held = known.get(label.inference_id)
-        if held is None or held.order < label.order:
-            known[label.inference_id] = label
-
-
-def changed(before: Mapping[str, Label], after: Mapping[str, Label]) -> dict[str, int]:
+def changed(before: Mapping[str, str], after: Mapping[str, Statement]) -> dict[str, int]:
     """Count inference ids whose label is new or different, per label.
 
     The same correction uploaded again is newer but says the same: it does not count.
+
+    Parameters
+    ----------
+    before : Mapping[str, str]
+        Labels by inference id.
+    after : Mapping[str, Statement]
+        The statements that stand for the labels now, by inference id.
     """
     counts = Counter(
-        label.label
-        for identifier, label in after.items()
-        if identifier not in before or before[identifier].label != label.label
+        statement.label
+        for identifier, statement in after.items()
+        if before.get(identifier) != statement.label
     )
     return dict(sorted(counts.items()))
 
 
-def per_label(labels: Mapping[str, Label]) -> dict[str, int]:
+def per_label(labels: Mapping[str, Statement]) -> dict[str, int]:
     """Count labels per class."""
-    return dict(sorted(Counter(label.label for label in labels.values()).items()))
+    return dict(sorted(Counter(statement.label for statement in labels.values()).items()))
