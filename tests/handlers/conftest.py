@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -292,9 +293,27 @@ class World:
         )["ModelPackageArn"]
         return arn
 
-    def corrections(self, labels: dict[str, str], key: str = "corrections", sequencer: str = "01") -> Any:
-        """Upload corrections and ingest them."""
-        lines = "".join(json.dumps(record(identifier, label)) + "\n" for identifier, label in labels.items())
+    def captures(self, *identifiers: str, key: str | None = None, endpoint: str = ENDPOINT) -> str:
+        """Write the captured predictions of some ids, as the endpoint does; returns the object's key."""
+        name = key or f"{uuid.uuid4()}"
+        full = f"capture/{endpoint}/AllTraffic/2026/11/22/10/{name}.jsonl"
+        self.put(full, "".join(json.dumps(captured(identifier)) + "\n" for identifier in identifiers))
+        return full
+
+    def corrections(
+        self,
+        labels: dict[str, str],
+        key: str = "corrections",
+        sequencer: str = "01",
+        *,
+        capture: bool = True,
+        **metadata: Any,
+    ) -> Any:
+        """Upload corrections and ingest them; unless told otherwise their predictions are captured."""
+        if capture:
+            self.captures(*labels)
+        records = (record(identifier, label, **metadata) for identifier, label in labels.items())
+        lines = "".join(json.dumps(each) + "\n" for each in records)
         full = f"ground-truth/inbox/{key}.jsonl"
         version = self.put(full, lines)
         return self.run("ingest_ground_truth", batch(uploaded(full, version, sequencer)))
@@ -313,6 +332,21 @@ def record(identifier: str, label: Any, **metadata: Any) -> dict[str, Any]:
     return {
         "groundTruthData": {"data": label, "encoding": "CSV"},
         "eventMetadata": {"eventId": identifier, **metadata},
+        "eventVersion": "0",
+    }
+
+
+def captured(identifier: str) -> dict[str, Any]:
+    """Return one record of data capture, in the shape that SageMaker writes."""
+    image = {"observedContentType": "image/png", "mode": "INPUT", "data": "iVBORw==", "encoding": "BASE64"}
+    answer = {"observedContentType": "application/json", "mode": "OUTPUT", "data": "{}", "encoding": "JSON"}
+    return {
+        "captureData": {"endpointInput": image, "endpointOutput": answer},
+        "eventMetadata": {
+            "eventId": f"event-of-{identifier}",
+            "inferenceId": identifier,
+            "inferenceTime": "2026-11-22T10:00:00Z",
+        },
         "eventVersion": "0",
     }
 

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted  # as JSON without escapes of what is not ASCII
 from typing import Any
 
 from truthloop.errors import DatasetInvalid
@@ -64,7 +65,7 @@ class Statement:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Sort key: the newest statement is the greatest. What follows the sequencer makes the order total."""
+        """Sort key: the newest statement is the greatest. What follows the sequencer makes it total."""
         origin = self.origin
         return (
             self.event_time,
@@ -78,25 +79,22 @@ class Statement:
         )
 
     def to_accepted_line(self) -> bytes:
-        """Return the line of an accepted object, in Model Monitor's ground-truth format."""
-        metadata: dict[str, str] = {
-            "eventId": self.inference_id,
-            "eventTime": self.event_time,
-            "source": self.source,
-            "sequencer": self.sequencer,
-        }
-        if self.author is not None:
-            metadata["author"] = self.author
-        if self.image is not None:
-            metadata["image"] = self.image
-        return _dump(
-            {
-                "groundTruthData": {"data": self.label, "encoding": "CSV"},
-                "eventMetadata": metadata,
-                "eventVersion": "0",
-                "origin": self.origin.to_json(),
-            }
-        )
+        """Return the line of an accepted object, in Model Monitor's ground-truth format.
+
+        Written out instead of dumped: every record of an upload of millions passes here.
+        """
+        author = "" if self.author is None else f',"author":{_quoted(self.author)}'
+        image = "" if self.image is None else f',"image":{_quoted(self.image)}'
+        origin = self.origin
+        return (
+            f'{{"groundTruthData":{{"data":{_quoted(self.label)},"encoding":"CSV"}},'
+            f'"eventMetadata":{{"eventId":{_quoted(self.inference_id)},'
+            f'"eventTime":{_quoted(self.event_time)},"source":{_quoted(self.source)},'
+            f'"sequencer":{_quoted(self.sequencer)}{author}{image}}},"eventVersion":"0",'
+            f'"origin":{{"key":{_quoted(origin.key)},"versionId":{_quoted(origin.version_id)},'
+            f'"line":{origin.line},"byteOffset":{origin.byte_offset},'
+            f'"uploadedAt":{_quoted(origin.uploaded_at)}}}}}\n'
+        ).encode()
 
     def to_record(self) -> str:
         """Return the record as a user would upload it: what a quarantine entry keeps, to be put back."""
@@ -193,9 +191,7 @@ class Reader:
         for number, line in enumerate(lines, 2):
             try:
                 record = json.loads(line)
-                statement = self._statement(
-                    record["inferenceId"], record["label"], record, record["origin"]
-                )
+                statement = self._statement(record["inferenceId"], record["label"], record, record["origin"])
                 yield statement, bool(record["captured"]), bool(record["trained"])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DatasetInvalid(f"line {number} of {key} is not a kept statement ({error!r})") from error

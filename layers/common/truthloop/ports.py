@@ -124,6 +124,13 @@ class Objects(Protocol):
         """Read an object line by line; raises ``ObjectMissing``."""
         ...
 
+    def lines_of_each(self, items: Iterable[ObjectInfo]) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Read many objects, in order; small ones are fetched ahead, several at once.
+
+        Each object's lines are to be read before the next object is asked for; raises ``ObjectMissing``.
+        """
+        ...
+
     def stream(self, bucket: str, key: str, version_id: str | None) -> AbstractContextManager[ObjectStream]:
         """Open one version of an object for reading; raises ``ObjectMissing``."""
         ...

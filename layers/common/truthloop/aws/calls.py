@@ -12,8 +12,14 @@ from botocore.exceptions import ConnectionError as BrokenConnectionError
 
 from truthloop.errors import AwsRequestFailed, ConditionFailed, TransientAwsError
 
+CONNECTIONS = 16
+"""How many requests one client has under way at most."""
+
 CLIENT_CONFIG = Config(
-    connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3}
+    connect_timeout=5,
+    read_timeout=30,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=CONNECTIONS,
 )
 """Few quick attempts: the state machine (or SQS) does the patient retrying, where it can be seen."""
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from truthloop.aws.calls import translated
+from truthloop.aws.calls import CONNECTIONS, translated
 from truthloop.dataset import ObjectInfo
 from truthloop.errors import AwsRequestFailed, ConditionFailed, ObjectMissing
 from truthloop.ports import ObjectStream
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed"})
 _CHUNK = 256 * 1024
+_SMALL = 1024 * 1024
+_WINDOW = 4 * CONNECTIONS
+"""How many objects are asked for ahead of the one being read: at most this many small ones in memory."""
 
 
 class S3Objects:
@@ -54,12 +61,46 @@ class S3Objects:
     def lines(self, key: str) -> Iterator[bytes]:
         """Read an object line by line, without the line ends."""
         with self.stream(self._bucket, key, None) as stream:
-            held = b""
+            held = bytearray()  # a line may be many chunks long: adding to bytes would copy it each time
             for chunk in stream.chunks:
-                *whole, held = (held + chunk).split(b"\n")
-                yield from whole
+                first, *rest = chunk.split(b"\n")
+                held += first
+                if rest:
+                    yield bytes(held)
+                    held = bytearray(rest.pop())
+                    yield from rest
             if held:
-                yield held
+                yield bytes(held)
+
+    def lines_of_each(self, items: Iterable[ObjectInfo]) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Read many objects, in order; small ones are fetched ahead, several at once.
+
+        An upload may be one line: one after the other, ten thousand of them take minutes. Memory is bounded
+        by the window of small objects; a large one is streamed when its turn comes.
+        """
+        # Only those that read many objects pay for the import.
+        from concurrent.futures import ThreadPoolExecutor
+
+        ahead: deque[tuple[str, Future[bytes] | None]] = deque()
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            try:
+                for info in items:
+                    small = info.size <= _SMALL
+                    ahead.append((info.key, pool.submit(self.read, info.key) if small else None))
+                    if len(ahead) >= _WINDOW:
+                        yield self._lines_of(*ahead.popleft())
+                while ahead:
+                    yield self._lines_of(*ahead.popleft())
+            finally:
+                for _, fetched in ahead:
+                    if fetched is not None:
+                        fetched.cancel()
+
+    def _lines_of(self, key: str, fetched: Future[bytes] | None) -> tuple[str, Iterator[bytes]]:
+        if fetched is None:
+            return key, self.lines(key)
+        lines = fetched.result().split(b"\n")
+        return key, iter(lines if lines[-1] else lines[:-1])
 
     @contextmanager
     def stream(self, bucket: str, key: str, version_id: str | None) -> Iterator[ObjectStream]:

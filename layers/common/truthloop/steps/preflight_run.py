@@ -62,7 +62,7 @@ def preflight_run(event: object, ports: Ports) -> PreflightOutput:
 
 
 def _gather(record: GenerationRecord, ports: Ports) -> Evidence:
-    fold = fold_labels(ports.objects, record.last_trained)
+    fold = fold_labels(ports, record, ports.now())
     new = changed(fold.before, fold.labels)
     champion = find_champion(ports)
     return Evidence(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from tempfile import SpooledTemporaryFile
 from typing import TypedDict
 
 from truthloop.claim import GenerationRecord, require_claim
-from truthloop.dataset import ChampionModel, Dataset, manifest
+from truthloop.dataset import ChampionModel, Dataset, GroundTruth, manifest
 from truthloop.errors import DatasetInvalid, ModelPackageInvalid
 from truthloop.inputs import HeldInput
-from truthloop.labels import changed, per_label
+from truthloop.labels import Reader, changed, per_label
 from truthloop.names import dataset_prefix, split_uri
-from truthloop.ports import Ports
+from truthloop.ports import Objects, Ports
 from truthloop.settings import BASE_PREFIX
-from truthloop.steps.evidence import champion_model, find_champion, fold, fold_labels, read_trained
+from truthloop.steps.evidence import (
+    champion_model,
+    find_champion,
+    fold_labels,
+    read_statements,
+    statements_key,
+)
 from truthloop.times import to_iso
+
+_SPOOL_BYTES = 16 * 1024 * 1024
 
 
 class SnapshotOutput(TypedDict):
@@ -22,6 +31,7 @@ class SnapshotOutput(TypedDict):
     datasetUri: str
     datasetVersion: str
     captureManifestUri: str
+    examplesManifestUri: str
     championManifestUri: str
     labels: int
 
@@ -29,9 +39,10 @@ class SnapshotOutput(TypedDict):
 def snapshot_dataset(event: object, ports: Ports) -> SnapshotOutput:
     """Write the generation's dataset, or finish and return the one that an earlier attempt began.
 
-    dataset.json is written first, once, by a conditional write: it decides which accepted objects and which
-    champion belong to the generation. The other files follow from it, so any number of attempts, also two at
-    once, end with the same bytes.
+    ``statements.jsonl`` is written first, once, by a conditional write: it holds all that the version is, the
+    description and every statement. The other files follow from it alone, so any number of attempts, also two
+    at once, end with the same bytes, whatever is uploaded, captured, configured or forgotten between them.
+    ``dataset.json`` comes last: where it is, the version is whole.
 
     Raises
     ------
@@ -43,59 +54,97 @@ def snapshot_dataset(event: object, ports: Ports) -> SnapshotOutput:
         When the input is not what docs/conventions.md says.
     """
     given = HeldInput.parse(event)
-    generation = given.generation
-    record = require_claim(ports.table.read(), given.execution, generation)
-    objects, prefix = ports.objects, dataset_prefix(generation)
-    key = f"{prefix}dataset.json"
+    record = require_claim(ports.table.read(), given.execution, given.generation)
+    objects, prefix = ports.objects, dataset_prefix(given.generation)
+    key, decided = f"{prefix}dataset.json", statements_key(given.generation)
 
     content = objects.read_if_exists(key)
     if content is None:
-        captures = sorted(info.key for info in objects.list(f"capture/{ports.endpoint.name}/"))
-        dataset = _new_dataset(generation, record, len(captures), ports)
-        objects.put_once(key, dataset.to_json())
-        content = objects.read(key)
+        if decided not in {info.key for info in objects.list(prefix)}:
+            _decide(given.generation, record, ports)
+        content = _finish(prefix, objects)
     dataset = Dataset.from_json(content, objects.uri(key))
-
-    objects.put_once(f"{prefix}ground-truth.jsonl", b"".join(_label_lines(dataset, record, ports)))
-    captures = sorted(info.key for info in objects.list(f"capture/{ports.endpoint.name}/"))
-    objects.put_once(f"{prefix}capture.manifest", manifest(objects.bucket, [*captures, key]))
-    champion = _champion_key(dataset.champion, objects.bucket)
-    objects.put_once(f"{prefix}champion.manifest", manifest(objects.bucket, [*champion, key]))
     return {
         "datasetUri": objects.uri(prefix),
         "datasetVersion": dataset.dataset_version,
         "captureManifestUri": objects.uri(f"{prefix}capture.manifest"),
+        "examplesManifestUri": objects.uri(f"{prefix}examples.manifest"),
         "championManifestUri": objects.uri(f"{prefix}champion.manifest"),
-        "labels": dataset.labels,
+        "labels": dataset.ground_truth.labels,
     }
 
 
-def _new_dataset(generation: str, record: GenerationRecord, captures: int, ports: Ports) -> Dataset:
-    fold = fold_labels(ports.objects, record.last_trained)
-    return Dataset(
+def _decide(generation: str, record: GenerationRecord, ports: Ports) -> None:
+    """Write what the version is, unless another attempt has."""
+    now = ports.now()
+    fold = fold_labels(ports, record, now)
+    dataset = Dataset(
         generation=generation,
-        created_at=to_iso(ports.now()),
+        created_at=to_iso(now),
         dataset_version=fold.dataset_version,
         previous_dataset_version=fold.previous_dataset_version,
         base_uri=ports.objects.uri(BASE_PREFIX),
-        labels=len(fold.labels),
-        new=sum(changed(fold.before, fold.labels).values()),
-        per_label=per_label(fold.labels),
+        ground_truth=GroundTruth(
+            labels=len(fold.labels),
+            new=sum(changed(fold.before, fold.labels).values()),
+            per_label=per_label(fold.labels),
+            statements=sum(len(statements) for statements in fold.statements.values()),
+            waiting=len(fold.waiting),
+            expired=fold.expired,
+            conflicts=len(fold.conflicts),
+            over_share=sum(fold.over_share.values()),
+            forgotten=fold.forgotten,
+        ),
         accepted_keys=fold.accepted_keys,
-        captures=captures,
+        captures=len(fold.capture_keys),
         champion=champion_model(find_champion(ports)),
+        capture_keys=fold.capture_keys,
     )
+    _champion_key(dataset.champion, ports.objects.bucket)  # what cannot be finished is not begun
+    with _spool() as file:
+        file.write(dataset.to_line())
+        for identifier in sorted(fold.statements):
+            label, captured = fold.labels.get(identifier), identifier in fold.captured
+            for statement in fold.statements[identifier]:
+                file.write(statement.to_statement_line(captured=captured, trained=statement is label))
+        file.seek(0)
+        ports.objects.put_once(statements_key(generation), file)
 
 
-def _label_lines(dataset: Dataset, record: GenerationRecord, ports: Ports) -> list[bytes]:
-    # What was trained on last does not change while the claim is held: any attempt folds the same.
-    labels = fold(read_trained(ports.objects, record.last_trained), dataset.accepted_keys, ports.objects)
-    if len(labels) != dataset.labels:
-        raise DatasetInvalid(
-            f"{dataset.generation} promises {dataset.labels} labels and its accepted objects hold "
-            f"{len(labels)}: accepted objects were changed or deleted"
-        )
-    return [labels[identifier].to_line() for identifier in sorted(labels)]
+def _finish(prefix: str, objects: Objects) -> bytes:
+    """Write what follows from ``statements.jsonl``; return dataset.json."""
+    key, source = f"{prefix}dataset.json", f"{prefix}statements.jsonl"
+    dataset, lines = read_statements(objects, source)
+    images: list[str] = []
+    with _spool() as file:
+        labels = 0
+        for statement, _, trained in Reader().kept(source, lines):
+            if trained:
+                file.write(statement.to_label_line())
+                labels += 1
+                images += [statement.image] if statement.image is not None else []
+        if labels != dataset.ground_truth.labels:
+            raise DatasetInvalid(
+                f"{objects.uri(source)} promises {dataset.ground_truth.labels} labels and holds {labels}: "
+                "it was changed after it was written; restore it, or delete it to have it decided anew"
+            )
+        file.seek(0)
+        objects.put_once(f"{prefix}ground-truth.jsonl", file)
+    listed = {
+        "capture": list(dataset.capture_keys),
+        "examples": images,
+        "champion": _champion_key(dataset.champion, objects.bucket),
+    }
+    for name, keys in listed.items():
+        objects.put_once(f"{prefix}{name}.manifest", manifest(objects.bucket, [*keys, key]))
+    content = dataset.to_json()
+    objects.put_once(key, content)
+    return content
+
+
+def _spool() -> SpooledTemporaryFile[bytes]:
+    # A version of a million statements takes half a gigabyte: more than what is beside it in memory leaves.
+    return SpooledTemporaryFile(max_size=_SPOOL_BYTES)
 
 
 def _champion_key(champion: ChampionModel | None, bucket: str) -> list[str]:
