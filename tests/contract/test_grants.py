@@ -23,7 +23,7 @@ from tests.contract.test_template import listed, resources, source
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "layers/common/truthloop"
-IAM_PREFIX = {"stepfunctions": "states", "sagemaker-runtime": "sagemaker"}
+IAM_PREFIX = {"stepfunctions": "states", "sagemaker-runtime": "sagemaker", "service-quotas": "servicequotas"}
 
 # Actions that an operation is authorised by, where they are not its own name.
 RENAMED = {"s3:ListObjectsV2": "s3:ListBucket"}
@@ -54,6 +54,11 @@ RESOURCES = {
     "sagemaker:CreateEndpoint": rf":endpoint-config/{NAMED}-\*$",  # and the endpoint itself
     "sagemaker:UpdateEndpoint": rf":endpoint-config/{NAMED}-\*$",
     "sagemaker:CreateProcessingJob": rf":processing-job/{NAMED}-\*$",
+    "sagemaker:DescribeTrainingJob": r":training-job/\*$",
+    "sagemaker:ListTrainingJobs": r"^\*$",
+    "cloudwatch:GetMetricStatistics": r"^\*$",
+    "servicequotas:ListServiceQuotas": r"^\*$",
+    "servicequotas:ListAWSDefaultServiceQuotas": r"^\*$",
     "dynamodb:GetItem": r"LoopTable\.Arn$",
     "dynamodb:PutItem": r"LoopTable\.Arn$",
     "dynamodb:UpdateItem": r"LoopTable\.Arn$",
@@ -102,7 +107,9 @@ def ports() -> dict[str, dict[str, frozenset[str]]]:
         adapters = [n for n in adapters if str(n.module).startswith("truthloop.aws.")]
         if not adapters or port.name == "_client":
             continue
-        services = words(port) & {"dynamodb", "s3", "stepfunctions", "sagemaker-runtime", "events"}
+        services = words(port) & {
+            "dynamodb", "s3", "stepfunctions", "sagemaker-runtime", "events", "cloudwatch", "service-quotas",
+        }  # fmt: skip
         if "_sagemaker" in words(port):
             services.add("sagemaker")
         module = parsed(PACKAGE.parent / (str(adapters[0].module).replace(".", "/") + ".py"))
@@ -110,7 +117,7 @@ def ports() -> dict[str, dict[str, frozenset[str]]]:
         (adapter,) = (n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name)
         found[port.name] = methods(adapter, {k: v for s in services for k, v in operations(s).items()})
     assert set(found) == {
-        "table", "objects", "executions", "pipeline", "registry", "endpoint", "jobs", "events",
+        "table", "objects", "executions", "pipeline", "registry", "endpoint", "jobs", "events", "alarms", "quotas",
     }  # fmt: skip
     return found
 

@@ -1,51 +1,126 @@
-"""Policy before money: the rules that a retrain must pass, as data, each with its reason code.
+"""Policy before money: the rules that decide about a retrain, as data, each with its reason code.
 
-All rules are evaluated and recorded; the first that fails is the reason. A forced start skips the policy,
-never the claim, and never a second time for what the run that it waited for has seen.
+A *ground* speaks for a run, a *bar* forbids it: a run needs one ground and no bar. All rules are evaluated
+and recorded. A forced start skips the policy, never the claim, and never a second time for what the run that
+it waited for has seen.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+from truthloop.alarm import AlarmReading
+from truthloop.capacity import QuotaReading, is_capacity_failure, judge_quota
 from truthloop.claim import LastRun
-from truthloop.prices import PRICES_AS_OF, PRICES_REGION, USD_PER_HOUR, estimate
+from truthloop.decision import shorten
+from truthloop.hardware import SHIPPED_ARCHITECTURES, TRAINING_INSTANCES, judge_image
+from truthloop.prices import PRICES_AS_OF, PRICES_REGION, estimate
 from truthloop.settings import PolicySettings
 from truthloop.times import from_iso, to_iso
 from truthloop.triggers import BREACHES, MANUAL, Trigger
 
 START = "START"
 REFUSE = "REFUSE"
+WAIT = "WAIT"
+
+GROUND = "GROUND"
+BAR = "BAR"
+
+FIRST_MODEL = "FIRST_MODEL"
+ENOUGH_NEW_LABELS = "ENOUGH_NEW_LABELS"
+ACCURACY_BREACH = "ACCURACY_BREACH"
+CODE_CHANGE = "CODE_CHANGE"
+MODEL_AGE = "MODEL_AGE"
 
 SAME_EVIDENCE = "SAME_EVIDENCE"
 CANDIDATE_PENDING = "CANDIDATE_PENDING"
 NO_MODEL_YET = "NO_MODEL_YET"
 NO_NEW_LABELS = "NO_NEW_LABELS"
-MINIMUM_NEW_LABELS = "MINIMUM_NEW_LABELS"
 COOLDOWN = "COOLDOWN"
 PRICE_KNOWN = "PRICE_KNOWN"
 MONTHLY_SPEND_CAP = "MONTHLY_SPEND_CAP"
+IMAGE_GPU = "IMAGE_GPU"
+QUOTA = "QUOTA"
 
+MINIMUM_NEW_LABELS = "MINIMUM_NEW_LABELS"
+MINIMUM_PER_CLASS = "MINIMUM_PER_CLASS"
+WAITING_FOR_CAPTURE = "WAITING_FOR_CAPTURE"
 ALL_RULES_PASSED = "ALL_RULES_PASSED"
 FORCED = "FORCED"
 ALREADY_STARTED = "ALREADY_STARTED"
 
+FAILED_RUN_RESTS = timedelta(hours=1)
+"""A run that failed is tried again on the same data after the cool-down, and never sooner than this: without
+a cool-down every trigger would start it anew."""
+
+STOPPED_STATUS = "Stopped"
 
 _LABELS_SHOWN = 100
 _BREACHES_SHOWN = 20
-"""What the decision log and the state machine are given of lists that anyone who uploads can make long."""
+CONFLICTS_SHOWN = 20
+_CLASSES_SHOWN = 10
+_LONGEST_ID = 128
+_LONGEST_REASON = 300
+"""What the decision log and the state machine are given of lists and texts that anyone who uploads, or a
+job that fails, can make long."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a run that did not train ended: the pipeline's status, and the reason as far as it is known."""
+
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at.
+    """What the rules look at; what is not known is None, and the rule that wanted it says so.
 
-    `new_labels` counts inference ids whose label is new or different since the last run that trained;
-    `dataset_version` is the version that a snapshot would have now; `last_run_trained` says whether
-    `last_run` is that run, or failed.
+    Parameters
+    ----------
+    triggers : tuple of Trigger
+        The claim's.
+    new_labels : int
+        Inference ids whose label is new or different since the last run that trained.
+    new_per_label : mapping
+        The same per label.
+    dataset_version : str
+        The version that a snapshot would have now.
+    last_run : LastRun or None
+        The newest run that has started.
+    champion : str or None
+        The package of the model in service.
+    pending_candidate : str or None
+        The last run's recommended package that awaits approval.
+    spent_this_month_usd : float
+        The month's estimates, summed.
+    last_run_trained : bool
+        Whether `last_run` has trained; else it failed or was stopped, as `last_failure` says.
+    waiting_per_label : mapping
+        New labels that cannot be trained on yet: their prediction is not captured, their image not there.
+    conflicts : tuple of str
+        Inference ids whose authors disagree; `conflict_count` may be more than are named.
+    over_share, expired, forgotten : int
+        Labels beyond their author's share; statements that waited too long; statements that were forgotten.
+    classes : tuple of str or None
+        The served model's labels; read only when a minimum per class is wanted.
+    champion_registered_at : datetime or None
+        When the champion was registered.
+    served_since : datetime or None
+        When what is in service was put into service; None without an endpoint.
+    alarm : AlarmReading or None
+        The accuracy alarm; None when there is none, or no model that it could speak of.
+    quota : QuotaReading or None
+        The quota for the instance type; None when nobody asked, because no run is wanted anyway.
+    claimed_at : datetime or None
+        When this claim was made.
+    forced_start_waits : bool
+        A forced start came during this claim: it is decided about as soon as this claim ends.
     """
 
     triggers: tuple[Trigger, ...]
@@ -57,48 +132,117 @@ class Evidence:
     pending_candidate: str | None
     spent_this_month_usd: float
     last_run_trained: bool = True
+    last_failure: Failure | None = None
+    waiting_per_label: Mapping[str, int] = field(default_factory=dict)
+    conflicts: tuple[str, ...] = ()
+    conflict_count: int = 0
+    over_share: int = 0
+    expired: int = 0
+    forgotten: int = 0
+    classes: tuple[str, ...] | None = None
+    champion_registered_at: datetime | None = None
+    served_since: datetime | None = None
+    alarm: AlarmReading | None = None
+    quota: QuotaReading | None = None
+    claimed_at: datetime | None = None
+    forced_start_waits: bool = False
+
+    @property
+    def waiting(self) -> int:
+        """How many labels wait."""
+        return sum(self.waiting_per_label.values())
 
     @property
     def breaches(self) -> tuple[Trigger, ...]:
-        """The triggers that say that the model in service has become worse."""
-        return tuple(trigger for trigger in self.triggers if trigger.kind in BREACHES)
+        """The triggers that say that the model in service has become worse.
+
+        One that waited for a run speaks of the model before, when another has been put into service since.
+        """
+        return tuple(
+            trigger
+            for trigger in self.triggers
+            if trigger.kind in BREACHES
+            and not (trigger.during and self.served_since and from_iso(trigger.at) < self.served_since)
+        )
 
     def new_code(self, policy: PolicySettings) -> bool:
         """Whether the training code differs from that of the last run."""
         return self.last_run is not None and self.last_run.code_version != policy.code_version
 
+    def when_captured(self) -> Evidence:
+        """Return what the evidence would be if every waiting label could be trained on."""
+        if not self.waiting_per_label:
+            return self
+        per_label = Counter(self.new_per_label) + Counter(self.waiting_per_label)
+        return replace(
+            self,
+            new_labels=self.new_labels + self.waiting,
+            new_per_label=dict(per_label),
+            dataset_version=f"{self.dataset_version}+waiting",
+            waiting_per_label={},
+        )
+
     def to_map(self) -> dict[str, Any]:
         """Return what the decision log keeps."""
+        alarm, quota = self.alarm, self.quota
         return {
             "newLabels": self.new_labels,
             "newPerLabel": _largest(self.new_per_label),
+            "waiting": self.waiting,
+            "waitingPerLabel": _largest(self.waiting_per_label, _CLASSES_SHOWN),
+            "conflicts": self.conflict_count,
+            "conflictingIds": [shorten(name, _LONGEST_ID) for name in self.conflicts[:CONFLICTS_SHOWN]],
+            "overShare": self.over_share,
+            "expired": self.expired,
+            "forgotten": self.forgotten,
             "breaches": [
                 {"kind": t.kind, "at": t.at, "detail": t.detail} for t in self.breaches[:_BREACHES_SHOWN]
             ],
+            "alarm": alarm
+            and {
+                "name": alarm.name,
+                "state": alarm.state,
+                "breaching": alarm.breaching,
+                "value": alarm.newest.value if alarm.newest else None,
+                "measuredAt": to_iso(alarm.newest.at) if alarm.newest else None,
+            },
+            "quota": quota and {"limit": quota.limit, "inUse": quota.in_use, "problem": quota.problem},
             "datasetVersion": self.dataset_version,
             "previousDatasetVersion": self.last_run.dataset_version if self.last_run else None,
             "champion": self.champion,
+            "championRegisteredAt": _iso(self.champion_registered_at),
+            "servedSince": _iso(self.served_since),
             "pendingCandidate": self.pending_candidate,
+            "lastFailure": self.last_failure
+            and {
+                "status": self.last_failure.status,
+                "reason": shorten(self.last_failure.reason, _LONGEST_REASON),
+            },
             "spentThisMonthUsd": self.spent_this_month_usd,
         }
 
 
-def _largest(counts: Mapping[str, int]) -> dict[str, int]:
-    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_LABELS_SHOWN]
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else to_iso(moment)
+
+
+def _largest(counts: Mapping[str, int], shown: int = _LABELS_SHOWN) -> dict[str, int]:
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:shown]
     return dict(sorted(most))
 
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """What one rule says."""
+    """What one rule says: a ground that passed holds, a bar that passed does not forbid."""
 
     rule: str
+    role: str
     passed: bool
     detail: str
 
     def to_map(self) -> dict[str, Any]:
         """Return what outputs and the decision log hold."""
-        return {"rule": self.rule, "passed": self.passed, "detail": self.detail}
+        return {"rule": self.rule, "role": self.role, "passed": self.passed, "detail": self.detail}
 
 
 @dataclass(frozen=True)
@@ -115,8 +259,87 @@ class Verdict:
 Rule = Callable[[Evidence, PolicySettings, datetime], tuple[bool, str]]
 
 
-def _same_evidence(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
-    """Refuse what the last run has seen already: the same dataset version under the same code."""
+class Entry(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    role: str
+    rule: Rule
+
+
+# -- grounds -----------------------------------------------------------------------------------------------
+
+
+def _first_model(evidence: Evidence, _: PolicySettings, __: datetime) -> tuple[bool, str]:
+    """Train the first model when a person asks for it."""
+    if evidence.champion is not None:
+        return False, "a model is in service"
+    if any(trigger.kind == MANUAL for trigger in evidence.triggers):
+        return True, "no model is in service yet, and the first was asked for"
+    return False, "no model is in service yet, and nobody has asked for the first"
+
+
+def _enough_new_labels(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
+    """Learn from enough new labels: in all, and of each class of the served model."""
+    wanted, wanted_per_class = policy.minimum_new_labels, policy.minimum_new_labels_per_class
+    found = f"{_labels(evidence.new_labels)}; {wanted} are wanted"
+    if evidence.waiting:
+        found += f"; {evidence.waiting} more wait for their captured prediction or image"
+    enough = evidence.new_labels >= wanted
+    if wanted_per_class <= 0:
+        return enough, found
+    if evidence.classes is None:
+        return enough, (
+            f"{found}; {wanted_per_class} of each class are wanted too, but the served model's package names "
+            "no labels: only the total was judged"
+        )
+    short = [name for name in evidence.classes if evidence.new_per_label.get(name, 0) < wanted_per_class]
+    if not short:
+        return enough, f"{found}; each of the {len(evidence.classes)} classes has {wanted_per_class} or more"
+    named = ", ".join(
+        f"{shorten(name, _LONGEST_ID)} ({evidence.new_per_label.get(name, 0)})"
+        for name in short[:_CLASSES_SHOWN]
+    )
+    return False, (
+        f"{found}; {wanted_per_class} of each class are wanted too, and {len(short)} of "
+        f"{len(evidence.classes)} classes have fewer: {named}{', …' if len(short) > _CLASSES_SHOWN else ''}"
+    )
+
+
+def _accuracy_breach(evidence: Evidence, _: PolicySettings, __: datetime) -> tuple[bool, str]:
+    """Answer a model that is worse than it should be: something says so now, or the alarm still does."""
+    alarm = evidence.alarm.describe() if evidence.alarm else "no accuracy alarm was read"
+    if evidence.breaches:
+        newest = max(evidence.breaches, key=lambda trigger: trigger.at)
+        return True, f"a breach was reported at {newest.at} ({newest.kind}: {newest.detail}); {alarm}"
+    return bool(evidence.alarm and evidence.alarm.breaching), f"no breach was reported; {alarm}"
+
+
+def _code_change(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
+    """Try other training code than that of the last run."""
+    if evidence.last_run is None:
+        return False, "no run has started before"
+    if evidence.new_code(policy):
+        return True, f"the code differs from that of {evidence.last_run.generation}"
+    return False, f"the code is that of {evidence.last_run.generation}"
+
+
+def _model_age(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
+    """Replace a model that is older than a model may become."""
+    limit, registered = policy.maximum_model_age_days, evidence.champion_registered_at
+    if limit <= 0:
+        return False, "no maximum age is set"
+    if registered is None:
+        return False, "no model is in service, or it is not known when it was registered"
+    age = (now - registered) / timedelta(days=1)
+    return age > limit, f"the model in service was registered {age:.1f} days ago; {limit:g} are allowed"
+
+
+# -- bars --------------------------------------------------------------------------------------------------
+
+
+def _same_evidence(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
+    """Refuse what the last run has trained on: the same dataset version under the same code."""
     last = evidence.last_run
     if last is None:
         return True, "no run has started before"
@@ -124,9 +347,43 @@ def _same_evidence(evidence: Evidence, policy: PolicySettings, _: datetime) -> t
         return True, f"the data differs from that of {last.generation}"
     if evidence.new_code(policy):
         return True, f"the code differs from that of {last.generation}"
+    if not evidence.last_run_trained:
+        return _failed_before(evidence, last, policy, now)
     return False, (
         f"{last.generation} was started with exactly this data and code; start by hand with force and "
         "a reason to train on it again"
+    )
+
+
+def _failed_before(
+    evidence: Evidence, last: LastRun, policy: PolicySettings, now: datetime
+) -> tuple[bool, str]:
+    """Try a run that failed again, not at once, and one that was stopped not by itself."""
+    failure = evidence.last_failure
+    if failure is not None and failure.status == STOPPED_STATUS:
+        return False, (
+            f"{last.generation} was started with exactly this data and code and was stopped; start by hand "
+            "with force and a reason to go on"
+        )
+    why = f" ({shorten(failure.reason, _LONGEST_REASON)})" if failure and failure.reason else ""
+    rest = max(FAILED_RUN_RESTS, timedelta(minutes=policy.cooldown_minutes))
+    again = from_iso(last.started_at) + rest
+    if now >= again:
+        return True, f"{last.generation} was started with exactly this data and code and failed{why}"
+    return False, (
+        f"{last.generation} was started with exactly this data and code and failed{why}; it is tried again "
+        f"from {to_iso(again)} on, or at once when you start it by hand with force and a reason"
+    )
+
+
+def _candidate_pending(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
+    """Do not answer a breach with a second run while its remedy awaits approval."""
+    if evidence.pending_candidate is None:
+        return True, "no recommended candidate awaits approval"
+    if _enough_new_labels(evidence, policy, now)[0] or evidence.new_code(policy):
+        return True, f"{evidence.pending_candidate} awaits approval, but there is enough that it has not seen"
+    return False, (
+        f"{evidence.pending_candidate} is recommended and awaits approval: approve or reject it first"
     )
 
 
@@ -139,40 +396,19 @@ def _no_model_yet(evidence: Evidence, _: PolicySettings, __: datetime) -> tuple[
     return False, "no model is in service yet: put a base set under base/ and start the first run by hand"
 
 
-def _candidate_pending(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
-    """Do not answer a breach with a second run while its remedy awaits approval."""
-    if evidence.pending_candidate is None:
-        return True, "no recommended candidate awaits approval"
-    if evidence.new_labels >= policy.minimum_new_labels or evidence.new_code(policy):
-        return True, f"{evidence.pending_candidate} awaits approval, but there is enough that it has not seen"
-    return False, (
-        f"{evidence.pending_candidate} is recommended and awaits approval: approve or reject it first"
-    )
-
-
 def _no_new_labels(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
     """Demand that something is new to a model in service: a label, or code."""
     if evidence.champion is None:
         return True, "there is no model in service yet"
     if evidence.new_labels > 0:
-        return True, f"{evidence.new_labels} new labels"
+        return True, _labels(evidence.new_labels)
     if evidence.new_code(policy):
         return True, "no new labels, but new code"
-    return False, "no label is new since the last run that trained"
-
-
-def _minimum_new_labels(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
-    """Demand enough new labels; a breach lowers the demand to one."""
-    wanted = policy.minimum_new_labels
-    if evidence.champion is None:
-        return True, "there is no model in service yet"
-    if evidence.new_labels >= wanted:
-        return True, f"{evidence.new_labels} new labels of at least {wanted}"
-    if evidence.new_code(policy):
-        return True, "new code"
-    if evidence.breaches and evidence.new_labels > 0:
-        return True, f"{evidence.new_labels} new labels and a breach ({evidence.breaches[0].kind})"
-    return False, f"{evidence.new_labels} new labels; {wanted} are wanted without a breach"
+    waits = f"; {evidence.waiting} wait for their captured prediction or image" if evidence.waiting else ""
+    return False, (
+        f"no label is new since the last run that trained{waits}: another run would train on the same again; "
+        "upload corrections first"
+    )
 
 
 def _cooldown(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
@@ -185,7 +421,7 @@ def _cooldown(evidence: Evidence, policy: PolicySettings, now: datetime) -> tupl
     return (
         False,
         f"{evidence.last_run.generation} started less than {policy.cooldown_minutes:g} minutes ago; "
-        + (f"the cool-down ends at {to_iso(ends)}"),
+        f"the cool-down ends at {to_iso(ends)}, and the next sweep or trigger after that looks again",
     )
 
 
@@ -194,9 +430,8 @@ def _price_known(_: Evidence, policy: PolicySettings, __: datetime) -> tuple[boo
     cost = estimated_usd(policy)
     if cost is not None or policy.monthly_spend_cap_usd <= 0:
         return True, "no price is needed" if cost is None else f"a run is estimated at {cost:.2f} USD"
-    known = ", ".join(sorted(USD_PER_HOUR))
     return False, (
-        f"no list price for {policy.training_instance_type} (known: {known}; {PRICES_REGION}, "
+        f"the list price of {policy.training_instance_type} is not known here ({PRICES_REGION}, "
         f"{PRICES_AS_OF}); set the parameter InstancePriceUsd, or MonthlySpendCapUsd to 0"
     )
 
@@ -207,20 +442,52 @@ def _monthly_spend_cap(evidence: Evidence, policy: PolicySettings, _: datetime) 
     if cap <= 0:
         return True, "no cap is set"
     total = evidence.spent_this_month_usd + (estimated_usd(policy) or 0.0)
-    detail = f"{evidence.spent_this_month_usd:.2f} USD this month, {total:.2f} with this run, cap {cap:.2f}"
-    return total <= cap, detail
+    found = f"{evidence.spent_this_month_usd:.2f} USD this month, {total:.2f} with this run, cap {cap:.2f}"
+    if total <= cap:
+        return True, found
+    return False, f"{found}; wait for the next month, or raise the parameter MonthlySpendCapUsd"
 
 
-RULES: tuple[tuple[str, Rule], ...] = (
-    (SAME_EVIDENCE, _same_evidence),
-    (CANDIDATE_PENDING, _candidate_pending),
-    (NO_MODEL_YET, _no_model_yet),
-    (NO_NEW_LABELS, _no_new_labels),
-    (MINIMUM_NEW_LABELS, _minimum_new_labels),
-    (COOLDOWN, _cooldown),
-    (PRICE_KNOWN, _price_known),
-    (MONTHLY_SPEND_CAP, _monthly_spend_cap),
+def _image_gpu(_: Evidence, policy: PolicySettings, __: datetime) -> tuple[bool, str]:
+    """Train only where the image has kernels for the GPU: it would fail after minutes that cost."""
+    built = policy.training_image_architectures or SHIPPED_ARCHITECTURES
+    return judge_image(policy.training_instance_type, built)
+
+
+def _quota(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
+    """Start only what the account's quota holds: both training jobs at the same time."""
+    if evidence.quota is None:
+        return True, "not asked for, since no run is wanted"
+    passed, said = judge_quota(evidence.quota, policy.training_instance_type, TRAINING_INSTANCES)
+    last, failure = evidence.last_run, evidence.last_failure
+    if last and failure and is_capacity_failure(failure.reason):
+        said += (
+            f"; AWS had no {policy.training_instance_type} for {last.generation}, and whether it has now "
+            "cannot be asked: should it fail again, set TrainingInstanceType to another type"
+        )
+    return passed, said
+
+
+RULES: tuple[Entry, ...] = (
+    Entry(FIRST_MODEL, GROUND, _first_model),
+    Entry(ENOUGH_NEW_LABELS, GROUND, _enough_new_labels),
+    Entry(ACCURACY_BREACH, GROUND, _accuracy_breach),
+    Entry(CODE_CHANGE, GROUND, _code_change),
+    Entry(MODEL_AGE, GROUND, _model_age),
+    Entry(SAME_EVIDENCE, BAR, _same_evidence),
+    Entry(CANDIDATE_PENDING, BAR, _candidate_pending),
+    Entry(NO_MODEL_YET, BAR, _no_model_yet),
+    Entry(NO_NEW_LABELS, BAR, _no_new_labels),
+    Entry(COOLDOWN, BAR, _cooldown),
+    Entry(PRICE_KNOWN, BAR, _price_known),
+    Entry(MONTHLY_SPEND_CAP, BAR, _monthly_spend_cap),
+    Entry(IMAGE_GPU, BAR, _image_gpu),
+    Entry(QUOTA, BAR, _quota),
 )
+
+
+def _labels(count: int) -> str:
+    return f"{count} new label{'' if count == 1 else 's'}"
 
 
 def estimated_usd(policy: PolicySettings) -> float | None:
@@ -255,19 +522,66 @@ def judge(
     already_started : bool
         An earlier holder of this generation has decided to start: that decision stands.
     """
-    outcomes = tuple(RuleOutcome(name, *rule(evidence, policy, now)) for name, rule in RULES)
+    outcomes = tuple(RuleOutcome(name, role, *rule(evidence, policy, now)) for name, role, rule in RULES)
     cost = estimated_usd(policy) or 0.0
+
+    def verdict(what: str, reason: str, message: str) -> Verdict:
+        return Verdict(what, reason, message, outcomes, cost)
+
     if already_started:
-        return Verdict(
-            START, ALREADY_STARTED, "an earlier holder of this claim has started it", outcomes, cost
-        )
+        return verdict(START, ALREADY_STARTED, "an earlier holder of this claim has started it")
+    failed = [outcome for outcome in outcomes if outcome.role == BAR and not outcome.passed]
     forced = _forced(evidence, policy, now)
     if forced is not None:
-        return Verdict(START, FORCED, f"forced by hand: {forced.detail}", outcomes, cost)
-    failed = next((outcome for outcome in outcomes if not outcome.passed), None)
-    if failed is not None:
-        return Verdict(REFUSE, failed.rule, failed.detail, outcomes, cost)
-    labels = f"{evidence.new_labels} new labels"
-    kinds = ", ".join(sorted({trigger.kind for trigger in evidence.triggers})) or "no trigger"
-    message = f"started by {kinds}: {labels}; estimated at {cost:.2f} USD"
-    return Verdict(START, ALL_RULES_PASSED, message, outcomes, cost)
+        overruled = f"; overruled: {', '.join(bar.rule for bar in failed)}" if failed else ""
+        return verdict(START, FORCED, f"forced by hand: {forced.detail}{overruled}")
+    grounds = [outcome for outcome in outcomes if outcome.role == GROUND and outcome.passed]
+    if grounds and not failed:
+        kinds = ", ".join(sorted({trigger.kind for trigger in evidence.triggers})) or "no trigger"
+        why = "; ".join(ground.detail for ground in grounds)
+        return verdict(START, ALL_RULES_PASSED, f"started by {kinds}: {why}; estimated at {cost:.2f} USD")
+    reason, message = _refusal(evidence, policy, outcomes, failed)
+    if evidence.waiting and judge(evidence.when_captured(), policy, now).verdict == START:
+        return _wait_or_refuse(evidence, policy, now, verdict, (reason, message))
+    return verdict(REFUSE, reason, message)
+
+
+def _refusal(
+    evidence: Evidence,
+    policy: PolicySettings,
+    outcomes: tuple[RuleOutcome, ...],
+    failed: list[RuleOutcome],
+) -> tuple[str, str]:
+    """Name the first bar, else which of the two minima is not met."""
+    if failed:
+        return failed[0].rule, failed[0].detail
+    few = evidence.new_labels < policy.minimum_new_labels
+    found = next(outcome.detail for outcome in outcomes if outcome.rule == ENOUGH_NEW_LABELS)
+    parameter = "MinimumNewLabels" if few else "MinimumNewLabelsPerClass"
+    return (MINIMUM_NEW_LABELS if few else MINIMUM_PER_CLASS), (
+        f"{found}, and nothing else asks for a run (no breach, no new code, no model too old); wait for more "
+        f"corrections, or lower the parameter {parameter}"
+    )
+
+
+def _wait_or_refuse(
+    evidence: Evidence,
+    policy: PolicySettings,
+    now: datetime,
+    verdict: Callable[[str, str, str], Verdict],
+    refusal: tuple[str, str],
+) -> Verdict:
+    """Wait while the labels that are missing are on their way, and nobody has a better reason to look."""
+    reason, message = refusal
+    if evidence.forced_start_waits:
+        return verdict(REFUSE, reason, f"{message}. A forced start waits: it is decided about at once")
+    claimed = evidence.claimed_at
+    until = claimed and claimed + timedelta(minutes=policy.capture_wait_minutes)
+    if until is None or now >= until:
+        return verdict(REFUSE, reason, message)
+    return verdict(
+        WAIT,
+        WAITING_FOR_CAPTURE,
+        f"{evidence.waiting} labels wait for their captured prediction or image, and with them a run would "
+        f"start: looking again until {to_iso(until)}",
+    )

@@ -79,6 +79,20 @@ class Wiring:
         return SageMakerJobs(self._sagemaker)
 
     @cached_property
+    def alarms(self) -> ports.Alarms:
+        """CloudWatch alarms."""
+        from truthloop.aws.alarms import CloudWatchAlarms
+
+        return CloudWatchAlarms(self._client("cloudwatch"))
+
+    @cached_property
+    def quotas(self) -> ports.Quotas:
+        """The account's quotas."""
+        from truthloop.aws.quotas import ServiceQuotas
+
+        return ServiceQuotas(self._client("service-quotas"), self._sagemaker)
+
+    @cached_property
     def events(self) -> ports.Events:
         """The event bus."""
         from truthloop.aws.events import EventBridgeEvents
