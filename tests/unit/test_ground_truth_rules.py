@@ -1,90 +1,16 @@
-"""Rules at the door, and which of several labels holds."""
+"""Which of several labels holds, and what a dataset version is."""
 
 from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from truthloop.dataset import ChampionModel, Dataset, ObjectInfo, dataset_version, manifest
 from truthloop.errors import DatasetInvalid
-from truthloop.ground_truth import Judge, Rejection, SourceObject, padded_sequencer
-from truthloop.labels import Label, Statement, changed, merge, per_label, read_accepted, read_merged
-from truthloop.uploads import Line
-
-SOURCE = SourceObject("bucket", "key.jsonl", "v1", "617f08299329d189", datetime(2026, 11, 22, 10, tzinfo=UTC))
-
-
-def text(label: Any = "7", **metadata: Any) -> bytes:
-    return json.dumps(
-        {
-            "groundTruthData": {"data": label, "encoding": "CSV"},
-            "eventMetadata": {"eventId": "i", **metadata},
-            "eventVersion": "0",
-        }
-    ).encode()
-
-
-def decided(content: bytes, known: frozenset[str] | None = None) -> Statement | Rejection:
-    result = Judge(SOURCE, "jsonl", known)(Line(1, 0, content))
-    assert result is not None
-    return result
-
-
-def reason(content: bytes, known: frozenset[str] | None = None) -> str | None:
-    result = decided(content, known)
-    return result.reason if isinstance(result, Rejection) else None
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (text(), None),
-        (text(eventTime="2026-11-22T10:04:59Z"), None),
-        (text(eventTime="2026-11-22T10:05:01Z"), "FUTURE_TIME"),
-        (text(eventTime="9999-12-31T23:59:59-23:59"), "BAD_TIME"),
-        (text(eventTime=5), "BAD_TIME"),
-        (text("x" * 128), None),
-        (text("x" * 129), "BAD_LABEL"),
-        (text(7), "BAD_LABEL"),
-        (text(" "), "BAD_LABEL"),
-        (text("\ud800"), "BAD_LABEL"),
-        (text(source="guess"), "BAD_SCHEMA"),
-        (text(source=["audit"]), "BAD_SCHEMA"),
-        (text(author="\n"), "BAD_SCHEMA"),
-        (text(eventId=None), "BAD_SCHEMA"),
-        (text().replace(b'"CSV"', b'"BASE64"'), "BAD_SCHEMA"),
-        (text().replace(b'"0"', b'"1"'), "BAD_SCHEMA"),
-        (b"[" * 10_000, "NOT_JSON"),
-        (b"1" * 10_000, "NOT_JSON"),
-        (b"[]", "BAD_SCHEMA"),
-        (b"\xff", "NOT_UTF8"),
-    ],
-)
-def test_each_reason(content: bytes, expected: str | None) -> None:
-    assert reason(content) == expected
-
-
-def test_the_label_set_only_counts_where_there_is_a_model() -> None:
-    assert reason(text("x"), frozenset({"7"})) == "UNKNOWN_LABEL"
-    assert reason(text("x"), None) is None
-
-
-@given(st.binary(max_size=200), st.sampled_from(["jsonl", "csv"]))
-@settings(max_examples=300, deadline=None)
-def test_any_line_is_judged(content: bytes, records: str) -> None:
-    result = Judge(SOURCE, records, None)(Line(1, 0, content))
-    if isinstance(result, Rejection):
-        assert json.loads(result.to_line(SOURCE))["reason"] == result.reason
-
-
-def test_sequencers_of_different_lengths_compare_after_padding() -> None:
-    assert padded_sequencer("FF") < padded_sequencer("0100") < padded_sequencer("1FF")
+from truthloop.labels import Label, changed, merge, per_label, read_accepted, read_merged
 
 
 def label(identifier: str, name: str, time: str = "t1", sequencer: str = "1") -> Label:

@@ -249,7 +249,7 @@ def _ingest_object(upload: Upload, objects: Objects, known: LabelSet) -> Counts:
         # first has not accepted must not hide what the second does not accept.
         quarantine_key = f"{QUARANTINE_PREFIX}{name}.{known.name}.jsonl"
         try:
-            counts = _sort_records(stream, source, known.labels, accepted, quarantine)
+            counts = sort_records(stream, source, known.labels, accepted, quarantine)
         except UploadRejected as problem:
             objects.put_once(quarantine_key, rejected_whole(problem, source))
             return Counts(objects=1, quarantined=1)
@@ -262,13 +262,20 @@ def _ingest_object(upload: Upload, objects: Objects, known: LabelSet) -> Counts:
     return counts
 
 
-def _sort_records(
+def sort_records(
     stream: ObjectStream,
     source: SourceObject,
     labels: frozenset[str] | None,
     accepted: Spool,
     quarantine: Spool,
 ) -> Counts:
+    """Judge an upload record by record; write what becomes of each to one of two spools.
+
+    Raises
+    ------
+    UploadRejected
+        When none of its records may count.
+    """
     upload = format_of(source.key)
     judge = Judge(source, upload.records, labels)
     taken = refused = unknown = 0
