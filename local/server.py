@@ -19,6 +19,7 @@ ADAPTERS = (
     "events",
     "stepfunctions",
     "sagemaker",
+    "quotas",
     "cloudformation",
 )
 """Modules of ``local`` in the order in which they hook into moto; each has ``install(aws)``."""

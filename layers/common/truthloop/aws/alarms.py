@@ -9,6 +9,7 @@ from typing import Any
 from truthloop.alarm import IN_ALARM, AlarmReading, Measurement
 from truthloop.aws.calls import translated
 
+_INSTANT = timedelta(seconds=1)  # CloudWatch takes no shorter span
 _MOST_POINTS = 1440  # of one GetMetricStatistics
 _GRANULARITY = ((timedelta(days=15), 60), (timedelta(days=63), 300))
 """CloudWatch keeps data points of a minute for 15 days, of five for 63, then of an hour: a period must be a
@@ -35,7 +36,7 @@ class CloudWatchAlarms:
             comparison=str(alarm["ComparisonOperator"]),
             threshold=float(alarm.get("Threshold") or 0.0),
             since=since,
-            newest=self._newest(alarm, since, now) if state == IN_ALARM and since < now else None,
+            newest=self._newest(alarm, since, now) if state == IN_ALARM and now - since > _INSTANT else None,
         )
 
     def _newest(self, alarm: Mapping[str, Any], since: datetime, now: datetime) -> Measurement | None:
