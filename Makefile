@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test test-lambda-python lint types bench build deploy pipeline lock clean
+.PHONY: help install demo local test test-lambda-python lint types bench build deploy pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -85,6 +85,9 @@ deploy: build ## Deploy to the AWS account that your credentials name (sam deplo
 
 pipeline: .venv-sdk/.done ## Generate the pipeline definition from containers/pipeline/definition.py
 	@cd containers && ../.venv-sdk/bin/python -m pipeline.definition
+
+models: $(VENV)/.demo ## Extract from botocore's data what the functions read at their start
+	@$(BIN)/python layers/common/sdk_models.py
 
 lock: $(VENV)/.python ## Lock the dependencies with hashes (UPGRADE=1: their newest versions)
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv

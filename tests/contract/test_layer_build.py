@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.lambda_python import find_python
+
 LAYER = Path(__file__).resolve().parents[2] / "layers/common"
 LIMIT = 2 * 1024 * 1024
-PYTHON_313 = next((p for p in Path.home().glob(".pyenv/versions/3.13.*/bin/python3.13")), None)
+FUNCTIONS = sorted(path.parent for path in (LAYER.parents[1] / "functions").glob("*/app.py"))
+PYTHON_313 = find_python("3.13")
 
 
 def build(source: Path, target: Path) -> Path:
@@ -46,9 +49,11 @@ def test_the_layer_is_whole_and_the_same_from_another_place(artifacts: Path, tmp
     # Then
     assert "python/truthloop/wiring.py" in built
     assert "python/aws_lambda_powertools/__init__.py" in built
-    assert not any("__pycache__" in name or name.startswith("python/boto") for name in built)
+    assert not any(name.startswith("python/boto") for name in built)
     assert not any(name.endswith((".so", ".pyd")) for name in built), "the layer must be pure Python"
-    assert files(build(LAYER, tmp_path)) == built
+    compiled = {name for name in built if name.endswith(".pyc")}
+    assert compiled == {cached(name) for name in built if name.endswith(".py")} if PYTHON_313 else set()
+    assert files(build(artifacts.parent / "source", tmp_path)) == built
 
 
 def test_the_layer_stays_small(artifacts: Path) -> None:
@@ -70,12 +75,34 @@ def test_the_layer_stays_small(artifacts: Path) -> None:
 )
 def test_every_function_imports_with_the_layer_alone(artifacts: Path, python: str) -> None:
     """Handlers must import without boto3's clients or settings: both are made when first asked for."""
-    for function in sorted((LAYER.parents[1] / "functions").iterdir()):
-        if not (function / "app.py").is_file():
-            continue
-        paths = [str(artifacts / "python"), str(function)]
-        code = f"import sys; sys.path[:0] = {paths!r}; import app; app.lambda_handler"
-        done = subprocess.run(
-            [python, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, f"{function.name}: {done.stderr}"
+    loaded = [imported(artifacts, function, python) for function in FUNCTIONS]
+    assert all(any(name.startswith("truthloop.steps.") for name in names) for names in loaded)
+
+
+@pytest.mark.skipif(PYTHON_313 is None, reason="this machine has no Python 3.13, and others import more")
+def test_nothing_in_the_layer_is_unused(artifacts: Path) -> None:
+    """Third-party packages (folders) that no function loads cost every cold start its download."""
+    assert PYTHON_313 is not None
+    python = artifacts / "python"
+    used = {name for function in FUNCTIONS for name in imported(artifacts, function, PYTHON_313)}
+    packages = {path.parent.relative_to(python) for path in python.rglob("*.py")} - {Path()}
+    unused = {str(path) for path in packages if ".".join(path.parts) not in used}
+    # An adapter is loaded when its port is first asked for; a formatter when somebody names it.
+    assert unused <= {"truthloop/aws", "aws_lambda_powertools/logging/formatters"}
+
+
+def imported(artifacts: Path, function: Path, python: str) -> set[str]:
+    """Return the modules that a function's import loads, with nothing but the layer and the library."""
+    paths = [str(artifacts / "python"), str(function)]
+    code = f"import sys; sys.path[:0] = {paths!r}; import app; app.lambda_handler; print(*sys.modules)"
+    done = subprocess.run(
+        [python, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, f"{function.name}: {done.stderr}"
+    return set(done.stdout.split())
+
+
+def cached(source: str) -> str:
+    """Return where Python 3.13 keeps the compiled form of a source file."""
+    path = Path(source)
+    return str(path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc")

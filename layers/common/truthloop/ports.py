@@ -6,15 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from truthloop.claim import GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
-from truthloop.dataset import ObjectInfo
-from truthloop.decision import Decision, StepResult
-from truthloop.deployment import EndpointState, Target
-from truthloop.registry import ModelPackage
-from truthloop.settings import DeploymentSettings, Settings
-from truthloop.triggers import Trigger
+if TYPE_CHECKING:  # a function loads the rules that it uses, not all that the ports speak of
+    from truthloop.alarm import AlarmReading
+    from truthloop.capacity import QuotaReading
+    from truthloop.claim import GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
+    from truthloop.dataset import ObjectInfo
+    from truthloop.decision import Decision, StepResult
+    from truthloop.deployment import EndpointState, Target
+    from truthloop.registry import ModelPackage
+    from truthloop.settings import DeploymentSettings, Settings
+    from truthloop.triggers import Trigger
 
 
 class LoopTable(Protocol):
@@ -265,6 +268,22 @@ class Jobs(Protocol):
         ...
 
 
+class Alarms(Protocol):
+    """CloudWatch alarms."""
+
+    def read(self, name: str, since: datetime, now: datetime) -> AlarmReading | None:
+        """Read an alarm, and the newest data point of its metric since `since`; None when there is none."""
+        ...
+
+
+class Quotas(Protocol):
+    """The account's quotas for training instances."""
+
+    def read(self, instance_type: str, needed: int) -> QuotaReading:
+        """Read a type's quota and its use; what cannot be read is said in the answer, not raised."""
+        ...
+
+
 class Events(Protocol):
     """The default event bus."""
 
@@ -314,6 +333,16 @@ class Ports(Protocol):
     @property
     def jobs(self) -> Jobs:
         """Processing jobs."""
+        ...
+
+    @property
+    def alarms(self) -> Alarms:
+        """CloudWatch alarms."""
+        ...
+
+    @property
+    def quotas(self) -> Quotas:
+        """The account's quotas."""
         ...
 
     @property

@@ -109,9 +109,9 @@ class Wiring:
 
     @cached_property
     def _session(self) -> Any:
-        import boto3
+        from truthloop.aws.session import Session
 
-        return boto3.session.Session()
+        return Session()
 
     def _client(self, service: str) -> Any:
         from truthloop.aws.calls import CLIENT_CONFIG
