@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from truthloop.claim import GenerationRecord
 from truthloop.dataset import ChampionModel, Dataset, dataset_version
+from truthloop.deployment import EndpointState
 from truthloop.errors import DatasetInvalid
 from truthloop.labels import Reader, Statement
 from truthloop.names import dataset_prefix, digest
@@ -263,9 +264,13 @@ def read_dataset(objects: Objects, generation: str) -> Dataset:
 
 def find_champion(ports: Ports) -> ModelPackage | None:
     """Return the champion: what the endpoint serves, else the newest Approved package, else None."""
-    state = ports.endpoint.state()
-    if state is not None:
-        arn = ports.endpoint.served_package_arn(state.config_name)
+    return champion_of(ports.endpoint.state(), ports)
+
+
+def champion_of(endpoint: EndpointState | None, ports: Ports) -> ModelPackage | None:
+    """Return the champion of an endpoint that was looked at."""
+    if endpoint is not None:
+        arn = ports.endpoint.served_package_arn(endpoint.config_name)
         if arn is not None:
             return ports.registry.describe(arn)
     return ports.registry.newest(APPROVED)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
 from typing import Any, TypedDict
 
 from truthloop import policy
 from truthloop.claim import GenerationRecord, require_claim
+from truthloop.errors import AwsRequestFailed, DatasetInvalid, ObjectMissing, PipelineNotFound
+from truthloop.hardware import TRAINING_INSTANCES
 from truthloop.inputs import HeldInput
 from truthloop.labels import changed
-from truthloop.policy import Evidence
+from truthloop.names import split_uri
+from truthloop.policy import Evidence, Failure, Verdict
 from truthloop.ports import Ports
 from truthloop.registry import ModelPackage
-from truthloop.steps.evidence import find_champion, fold_labels
+from truthloop.settings import PolicySettings
+from truthloop.steps.evidence import champion_of, fold_labels
+from truthloop.times import from_iso
 
 _PENDING_LOOKED_AT = 4  # a run registers two packages
+_FAILED = "Failed"
+_UNKNOWN = "Unknown"
 
 
 class PreflightOutput(TypedDict):
@@ -29,7 +40,7 @@ class PreflightOutput(TypedDict):
 
 
 def preflight_run(event: object, ports: Ports) -> PreflightOutput:
-    """Say whether the claimed generation starts a run.
+    """Say whether the claimed generation starts a run, or waits for captures that are on their way.
 
     Parameters
     ----------
@@ -40,16 +51,15 @@ def preflight_run(event: object, ports: Ports) -> PreflightOutput:
 
     Raises
     ------
+    InvalidEvent
+        When the event is not that.
     ClaimLost
         When the execution does not hold the claim.
-    InvalidEvent
-        When the input is not what docs/conventions.md says.
     """
     given = HeldInput.parse(event)
     record = require_claim(ports.table.read(), given.execution, given.generation)
-    settings = ports.settings.policy
-    evidence = _gather(record, ports)
-    verdict = policy.judge(evidence, settings, ports.now(), already_started=record.starting is not None)
+    settings, now = ports.settings.policy, ports.now()
+    evidence, verdict = _judge(record, settings, now, ports)
     return {
         "verdict": verdict.verdict,
         "reason": verdict.reason,
@@ -61,10 +71,27 @@ def preflight_run(event: object, ports: Ports) -> PreflightOutput:
     }
 
 
-def _gather(record: GenerationRecord, ports: Ports) -> Evidence:
-    fold = fold_labels(ports, record, ports.now())
+def _judge(
+    record: GenerationRecord, settings: PolicySettings, now: datetime, ports: Ports
+) -> tuple[Evidence, Verdict]:
+    started = record.starting is not None
+    evidence = _gather(record, settings, now, ports)
+    verdict = policy.judge(evidence, settings, now, already_started=started)
+    if verdict.verdict == policy.REFUSE or started:
+        # Most looks end here, and the quota takes dozens of calls: nobody asks for it without need.
+        return evidence, verdict
+    quota = ports.quotas.read(settings.training_instance_type, TRAINING_INSTANCES)
+    evidence = replace(evidence, quota=quota)
+    return evidence, policy.judge(evidence, settings, now)
+
+
+def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, ports: Ports) -> Evidence:
+    fold = fold_labels(ports, record, now)
     new = changed(fold.before, fold.labels)
-    champion = find_champion(ports)
+    endpoint = ports.endpoint.state()
+    champion = champion_of(endpoint, ports)
+    served_since = endpoint.last_modified if endpoint else None
+    trained = record.last_run == record.last_trained
     return Evidence(
         triggers=tuple(record.triggers.values()),
         new_labels=sum(new.values()),
@@ -73,8 +100,23 @@ def _gather(record: GenerationRecord, ports: Ports) -> Evidence:
         last_run=record.last_run,
         champion=champion.arn if champion else None,
         pending_candidate=_pending_candidate(record, champion, ports),
-        spent_this_month_usd=ports.table.spent_usd(ports.now().strftime("%Y-%m")),
-        last_run_trained=record.last_run == record.last_trained,
+        spent_this_month_usd=ports.table.spent_usd(now.strftime("%Y-%m")),
+        last_run_trained=trained,
+        last_failure=None if trained else _last_failure(record, ports),
+        waiting_per_label=changed(fold.before, fold.waiting),
+        conflicts=tuple(islice(sorted(fold.conflicts), policy.CONFLICTS_SHOWN)),
+        conflict_count=len(fold.conflicts),
+        over_share=sum(fold.over_share.values()),
+        expired=fold.expired,
+        forgotten=fold.forgotten,
+        classes=_classes(champion, ports) if settings.minimum_new_labels_per_class > 0 else None,
+        champion_registered_at=champion.created_at if champion else None,
+        served_since=served_since,
+        alarm=ports.alarms.read(settings.accuracy_alarm_name, served_since, now)
+        if served_since is not None and settings.accuracy_alarm_name
+        else None,
+        claimed_at=from_iso(record.claimed_at) if record.claimed_at else None,
+        forced_start_waits=any(trigger.force for trigger in record.pending.values()),
     )
 
 
@@ -87,3 +129,40 @@ def _pending_candidate(record: GenerationRecord, champion: ModelPackage | None, 
         if package.generation == record.last_run.generation and package.recommended:
             return package.arn
     return None
+
+
+def _last_failure(record: GenerationRecord, ports: Ports) -> Failure | None:
+    """Say how the last run ended, which did not train; its reason serves people, so it may stay unknown."""
+    if record.last_run is None:
+        return None
+    arn = record.last_run.pipeline_execution_arn
+    try:
+        execution = ports.pipeline.describe(arn)
+    except (PipelineNotFound, AwsRequestFailed) as error:
+        return Failure(_UNKNOWN, str(error))
+    if execution.status != _FAILED:
+        return Failure(execution.status, execution.failure_reason)
+    try:
+        reasons = [step.failure_reason for step in ports.pipeline.steps(arn) if step.status == _FAILED]
+    except (PipelineNotFound, AwsRequestFailed) as error:
+        return Failure(execution.status, execution.failure_reason or str(error))
+    return Failure(execution.status, "; ".join(filter(None, reasons)) or execution.failure_reason)
+
+
+def _classes(champion: ModelPackage | None, ports: Ports) -> tuple[str, ...] | None:
+    """Return the champion's labels; None when its package names none."""
+    uri = champion.metadata.get("labelsUri") if champion else None
+    if not uri:
+        return None
+    bucket, key = split_uri(uri)
+    if bucket != ports.objects.bucket:
+        return None
+    try:
+        labels = json.loads(ports.objects.read(key))
+    except ObjectMissing:
+        return None
+    except ValueError as error:
+        raise DatasetInvalid(f"{uri} is not JSON: {error}") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DatasetInvalid(f"{uri} is not a list of labels")
+    return tuple(labels)
