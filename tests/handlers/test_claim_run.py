@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
-from truthloop.errors import AwsRequestFailed, InvalidTrigger, TransientAwsError
+from truthloop.errors import AwsRequestFailed, TransientAwsError
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 
@@ -282,10 +282,3 @@ def test_a_holder_that_cannot_be_asked_about_is_not_taken_over(world: Any) -> No
     world.fail("sfn.DescribeExecution", "AccessDeniedException", times=50)
     with pytest.raises(AwsRequestFailed, match="AccessDenied"):
         world.claim("other")
-
-
-@pytest.mark.parametrize("trigger", [[], {"forse": True}, {"force": True}, {"source": "x", "detail": {}}])
-def test_input_that_is_no_trigger_claims_nothing(world: Any, trigger: Any) -> None:
-    with pytest.raises(InvalidTrigger):
-        world.claim("first", trigger)
-    assert world.decisions() == []

@@ -19,9 +19,12 @@ from truthloop.claim import (
     Held,
     HolderState,
     LastRun,
+    Orphan,
     Take,
     TakeOver,
     follow_up,
+    forgotten_first,
+    left_waiting,
     plan_claim,
     require_claim,
     start_is_unsettled,
@@ -34,6 +37,7 @@ from truthloop.triggers import Trigger
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 MINE = Trigger("mine", "manual", to_iso(NOW))
 OTHER = Trigger("other", "alarm", to_iso(NOW))
+RUN = LastRun("g00000007", "v", "uri", "", to_iso(NOW), "c")
 
 
 def claimed(holder: str = "holder", **more: Any) -> GenerationRecord:
@@ -94,6 +98,67 @@ def test_a_start_is_settled_some_minutes_after_it_was_last_asked_for() -> None:
 def test_an_ended_holder_is_taken_over_in_its_generation() -> None:
     plan = plan_claim(claimed(), "me", MINE, HolderState.ENDED, NOW)
     assert plan == TakeOver(7, "holder", {"other": OTHER, "mine": MINE})
+
+
+@pytest.mark.parametrize("run", [{"starting": RUN}, {"pipeline_execution_arn": "arn"}])
+def test_a_taker_comes_too_late_for_a_run_that_was_asked_for(run: dict[str, Any]) -> None:
+    assert claimed(**run).has_run
+    assert plan_claim(claimed(**run), "me", MINE, HolderState.ENDED, NOW) == TakeOver(
+        7, "holder", {"other": OTHER}, waiting=MINE
+    )
+    assert plan_claim(claimed(**run), "me", OTHER, HolderState.ENDED, NOW) == TakeOver(
+        7, "holder", {"other": OTHER}, waiting=None
+    )
+
+
+def test_a_trigger_that_waited_twice_has_waited_for_the_first() -> None:
+    record = GenerationRecord(8, IDLE, pending={"other": replace(OTHER, during="g00000007")})
+    plan = plan_claim(record, "me", MINE, None, NOW)
+    assert isinstance(plan, Take)
+    assert plan.triggers["other"].during == "g00000007"
+
+
+BY_HAND = Orphan("arn:hand", "from the console", "2026-11-22T09:00:00Z")
+FORGOTTEN = Orphan("arn:20", "g00000020", "2026-11-22T09:30:00Z", 352.51)
+
+
+def test_a_claim_beside_an_orphan_begins_with_it_and_its_triggers_wait() -> None:
+    take = Take(8, 7, {"mine": MINE})
+    waiting = take.waiting_for(BY_HAND, 9)
+    assert (waiting.generation, waiting.expected_generation) == (9, 7)
+    assert (waiting.triggers, waiting.pending) == ({}, {"mine": MINE})
+    assert (waiting.pipeline_execution_arn, waiting.waits_for, waiting.run) == ("arn:hand", BY_HAND, None)
+    run = replace(RUN, generation="g00000020", pipeline_execution_arn="arn:20")
+    adopting = take.adopting(run)
+    assert (adopting.generation, adopting.expected_generation) == (20, 7)
+    assert (adopting.triggers, adopting.pending) == ({}, {"mine": MINE})
+    assert (adopting.pipeline_execution_arn, adopting.run, adopting.waits_for) == ("arn:20", run, None)
+
+
+def test_forgotten_generations_come_first_in_their_order_then_the_oldest() -> None:
+    eight, old = replace(FORGOTTEN, display_name="g00000008"), replace(FORGOTTEN, display_name="g00000007")
+    assert [orphan.generation for orphan in (BY_HAND, old, eight)] == [0, 7, 8]
+    assert forgotten_first([old, FORGOTTEN, BY_HAND, eight], 7) == [eight, FORGOTTEN, BY_HAND, old]
+
+
+def test_an_orphan_is_read_as_it_was_written() -> None:
+    assert Orphan.from_map(FORGOTTEN.to_map()) == FORGOTTEN
+
+
+@pytest.mark.parametrize(
+    ("waiting", "words"), [(1, "1 trigger waits for"), (0, "0 triggers wait"), (2, "2 triggers wait for")]
+)
+def test_the_end_of_an_orphan_is_told_in_words(waiting: int, words: str) -> None:
+    told = BY_HAND.ended("Failed", "out of memory", waiting)
+    assert "from the console" in told
+    assert "ended Failed: out of memory. " + words in told
+    assert "ended Stopped. " in replace(BY_HAND, display_name="").ended("Stopped", "", waiting)
+
+
+def test_what_is_left_waiting_keeps_the_record_small() -> None:
+    many = {str(number): replace(OTHER, id=str(number)) for number in range(MAXIMUM_PENDING - 1)}
+    record = claimed(triggers={"mine": MINE, "other": OTHER}, pending=many)
+    assert left_waiting(record) == {"mine": MINE, "more-alarm": replace(OTHER, id="more-alarm")}
 
 
 @pytest.mark.parametrize(("age", "kind"), [(299, Coalesce), (301, TakeOver)])
