@@ -8,12 +8,14 @@ import gzip
 import io
 import json
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
 from truthloop.errors import DatasetInvalid, TransientAwsError
+from truthloop.wiring import Wiring
 
 INBOX = "ground-truth/inbox/"
 
@@ -271,3 +273,295 @@ def test_an_upload_that_fills_the_disk_fails_alone(
     answer = world.run("ingest_ground_truth", batch(full, good))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(read(world, "accepted")) == 1
+
+
+# -- formats -----------------------------------------------------------------------------------------------
+
+
+def send(world: Any, name: str, content: bytes) -> dict[str, Any]:
+    return uploaded(INBOX + name, world.put(INBOX + name, content))
+
+
+def records_of(world: Any) -> list[tuple[str, str, str | None]]:
+    return [
+        (
+            entry["eventMetadata"]["eventId"],
+            entry["groundTruthData"]["data"],
+            entry["eventMetadata"].get("image"),
+        )
+        for entry in read(world, "accepted")
+    ]
+
+
+IMAGE = "ground-truth/images/a.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "offsets"),
+    [
+        (
+            "mixed.jsonl",
+            json.dumps(record("i1", "7")).encode()
+            + b'\n{"source-ref": "'
+            + f"s3://{BUCKET}/{IMAGE}".encode()
+            + b'", "label": "8"}\n{',
+            (104, 201),
+        ),
+        ("rows.csv", b"i1,7\r\n", ()),
+        ("header.CSV", b"\xef\xbb\xbflabel,inference_id,author\r\n7,i1,ann\r\n8\r\n", (39,)),
+    ],
+)
+def test_every_format_is_read_and_packed_as_well(
+    world: Any, published: list[Any], name: str, content: bytes, offsets: tuple[int, ...]
+) -> None:
+    # Given: the same content plain, packed, and packed in two members as `cat a.gz b.gz` joins them
+    half = len(content) // 2
+    members = gzip.compress(content[:half]) + gzip.compress(content[half:])
+    uploads = [(name, content), (name + ".gz", gzip.compress(content)), ("2/" + name + ".gz", members)]
+    seen = []
+    for key, body in uploads:
+        # When
+        answer = world.run("ingest_ground_truth", batch(send(world, key, body)))
+        # Then
+        assert answer == {"batchItemFailures": []}
+        accepted = records_of(world)
+        rejected = read(world, "quarantine")
+        places = [(entry["source"]["line"], entry["source"]["byteOffset"]) for entry in rejected]
+        for entry in rejected:
+            raw = entry["record"].encode()
+            start = entry["source"]["byteOffset"]
+            assert content[start : start + len(raw)] == raw
+        seen.append((accepted, places))
+        for part in (*world.keys("ground-truth/accepted/"), *world.keys("ground-truth/quarantine/")):
+            world.s3.delete_object(Bucket=BUCKET, Key=part)
+    assert seen[0] == seen[1] == seen[2]
+    accepted, places = seen[0]
+    assert accepted[0] == ("i1", "7", None)
+    if name == "mixed.jsonl":
+        assert accepted[1] == (f"image:{IMAGE}", "8", IMAGE)
+    assert len(places) == len(offsets[-1:])
+
+
+def test_an_accepted_line_says_where_it_came_from(world: Any, published: list[Any]) -> None:
+    event = send(world, "a.csv.gz", gzip.compress(b"inference_id,label\n\ni1,7\n"))
+    world.run("ingest_ground_truth", batch(event))
+    (entry,) = read(world, "accepted")
+    stored = world.s3.head_object(Bucket=BUCKET, Key=INBOX + "a.csv.gz")
+    at = stored["LastModified"].strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+    assert entry["origin"] == {
+        "key": INBOX + "a.csv.gz",
+        "versionId": stored["VersionId"],
+        "line": 3,
+        "byteOffset": 20,
+        "uploadedAt": at,
+    }
+    assert entry["eventMetadata"]["eventTime"] == at
+    assert entry["eventMetadata"]["sequencer"] == "1".rjust(40, "0") + ".0000000003"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl.gz", gzip.compress(json.dumps(record("i1", "7")).encode())[:-4], "BAD_GZIP"),
+        ("a.jsonl.gz", json.dumps(record("i1", "7")).encode(), "BAD_GZIP"),
+        ("a.csv.gz", gzip.compress(b"i1,7\n") + b"x", "BAD_GZIP"),
+        ("a.csv.gz", b"", "BAD_GZIP"),
+        ("a.csv.gz", gzip.compress(b"i1,7\n" * 30), "TOO_LARGE"),
+        ("a.csv", b"i1,7\n" * 30, "TOO_LARGE"),
+        ("lines.csv", b"i,7\n" * 21, "TOO_LARGE"),
+        ("spool.csv", b"i,7\n" * 20, "TOO_LARGE"),
+        ("a.json", b"{}", "NOT_SUPPORTED"),
+    ],
+)
+def test_what_cannot_be_read_whole_is_rejected_whole(
+    world: Any,
+    published: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes,
+    reason: str,
+) -> None:
+    # Given: small limits
+    monkeypatch.setattr("truthloop.uploads.MAXIMUM_OBJECT_BYTES", 140)
+    monkeypatch.setattr("truthloop.uploads.split_lines.__defaults__", (65_536, 20))
+    if name == "spool.csv":
+        monkeypatch.setattr("truthloop.spool.MAXIMUM_SPOOL_BYTES", 100)
+    # When
+    answer = world.run("ingest_ground_truth", batch(send(world, name, content)))
+    # Then: one line says so, and nothing of it counts
+    assert answer == {"batchItemFailures": []}
+    (entry,) = read(world, "quarantine")
+    assert entry.keys() == {"reason", "detail", "source"}
+    assert (entry["reason"], entry["source"]["key"], entry["source"]["line"]) == (reason, INBOX + name, 0)
+    assert read(world, "accepted") == []
+    assert published == []
+
+
+# -- crashes and label sets --------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def approve(world: Any, generation: str, *labels: str) -> None:
+    """Put a model into service that knows `labels`."""
+    key = f"runs/{generation}/evaluation/labels.json"
+    world.put(key, list(labels))
+    world.register(generation, "new", "Approved", labelsUri=f"s3://{BUCKET}/{key}")
+
+
+def ids(world: Any, prefix: str) -> set[str]:
+    found = read(world, prefix)
+    if prefix == "accepted":
+        return {entry["eventMetadata"]["eventId"] for entry in found}
+    return {json.loads(entry["record"])["eventMetadata"]["eventId"] for entry in found}
+
+
+@pytest.mark.parametrize("crash", ["before-call.s3.PutObject", "after-call.s3.PutObject"])
+@pytest.mark.parametrize(
+    ("first", "then"), [(("7",), ("7", "x")), (("7", "x"), ("7",)), (("7",), ("x",)), (("x",), ())]
+)
+def test_no_record_is_lost_between_the_two_writes_when_the_label_set_changes(
+    world: Any, published: list[Any], crash: str, first: tuple[str, ...], then: tuple[str, ...]
+) -> None:
+    # Given: the function dies around the write of the accepted object, once
+    sent = {"i1": "7", "i2": "x", "i3": "y"}
+    approve(world, "g00000001", *first)
+    event = upload(world, "a.jsonl", [record(identifier, label) for identifier, label in sent.items()])
+    lives, current = [1], [""]
+
+    def die(**_: Any) -> None:
+        if lives[0] and "/accepted/" in current[0]:
+            lives[0] = 0
+            raise Crash
+
+    world.hook("before-call.s3.PutObject", lambda params, **_: current.__setitem__(0, params["url_path"]))
+    world.hook(crash, die)
+    with pytest.raises(Crash):
+        world.run("ingest_ground_truth", batch(event))
+    assert ids(world, "quarantine")
+    # When: another model serves by the time that the message comes again
+    approve(world, "g00000002", *then)
+    world.later(minutes=6)
+    assert world.run("ingest_ground_truth", batch(event)) == {"batchItemFailures": []}
+    # Then
+    assert ids(world, "accepted") | ids(world, "quarantine") == set(sent)
+    accepted = read(world, "accepted")
+    assert len(accepted) == len({entry["eventMetadata"]["eventId"] for entry in accepted})
+    before = {key: world.get(key) for key in world.keys("ground-truth/")}
+    assert world.run("ingest_ground_truth", batch(event)) == {"batchItemFailures": []}
+    assert {key: world.get(key) for key in world.keys("ground-truth/")} == before
+
+
+def test_quarantine_is_written_first(world: Any, published: list[Any]) -> None:
+    keys: list[str] = []
+    world.hook("before-call.s3.PutObject", lambda params, **_: keys.append(params["url_path"]))
+    world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7"), b"{"])))
+    assert ["/quarantine/" in key for key in keys] == [True, False]
+    (name,) = world.keys("ground-truth/quarantine/")
+    assert name.endswith(".any.jsonl")
+
+
+def test_versions_in_the_wrong_order_are_ordered_by_their_sequencers(
+    world: Any, published: list[Any]
+) -> None:
+    old = uploaded(INBOX + "a.jsonl", world.put(INBOX + "a.jsonl", record("i1", "7")), sequencer="FF")
+    new = uploaded(INBOX + "a.jsonl", world.put(INBOX + "a.jsonl", record("i1", "8")), sequencer="0100")
+    for event in (new, old, new, old):
+        world.run("ingest_ground_truth", batch(event))
+    statements = sorted(
+        (
+            entry["eventMetadata"]["eventTime"],
+            entry["eventMetadata"]["sequencer"],
+            entry["groundTruthData"]["data"],
+        )
+        for entry in read(world, "accepted")
+    )
+    assert [label for _, _, label in statements] == ["7", "8"]
+
+
+def test_the_same_corrections_in_two_files_keep_their_two_origins(world: Any, published: list[Any]) -> None:
+    lines: list[bytes | dict[str, Any]] = [record("i1", "7", author="ann", eventTime="2026-11-22T10:00:00Z")]
+    world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", lines), upload(world, "b.jsonl", lines)))
+    first, second = read(world, "accepted")
+    assert {first["origin"]["key"], second["origin"]["key"]} == {INBOX + "a.jsonl", INBOX + "b.jsonl"}
+    for entry in (first, second):
+        del entry["origin"]
+    assert first == second
+
+
+def test_a_message_that_comes_twice_in_a_batch_counts_once(world: Any, published: list[Any]) -> None:
+    event = upload(world, "a.jsonl", [record("i1", "7")])
+    world.run("ingest_ground_truth", batch(event, event))
+    assert json.loads(published[0]["Entries"][0]["Detail"])["accepted"] == 1
+
+
+# -- calls and counts --------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_a_hundred_makes_one_write_besides_its_objects(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    approve(world, "g00000001", "7")
+    events = [
+        upload(world, f"{number}.jsonl", [record(f"i{number}", "8" if number % 10 == 0 else "7")])
+        for number in range(100)
+    ]
+    calls: list[tuple[str, str]] = []
+    made = Wiring._client
+
+    def watched(self: Wiring, service: str) -> Any:
+        client = made(self, service)
+        world.hook(f"before-call.{service}", note)
+        return client
+
+    def note(model: Any, params: Any, **_: Any) -> None:
+        calls.append((model.name, params["url_path"]))
+
+    monkeypatch.setattr(Wiring, "_client", watched)
+    # When
+    assert world.run("ingest_ground_truth", batch(*events)) == {"batchItemFailures": []}
+    # Then
+    counted = Counter(name for name, _ in calls)
+    objects = [path for name, path in calls if name == "PutObject"]
+    assert all("/ground-truth/accepted/" in path or "/ground-truth/quarantine/" in path for path in objects)
+    assert counted == {
+        "GetObject": 101,  # and the label set
+        "PutObject": 100,
+        "ListModelPackages": 1,
+        "DescribeModelPackage": 1,
+        "PutEvents": 1,
+    }
+    # no look-up at all for the next batch
+    calls.clear()
+    world.run("ingest_ground_truth", batch(events[1]))
+    assert Counter(name for name, _ in calls) == {"GetObject": 1, "PutObject": 1, "PutEvents": 1}
+
+
+def test_labels_that_are_new_to_the_model_are_counted_and_named(
+    world: Any,
+    published: list[Any],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    approve(world, "g00000001", "7")
+    many = [record(f"i{number}", f"class {number % 30:02d}") for number in range(60)]
+    first = upload(world, "a.jsonl", [record("i", "7"), *many])
+    second = upload(world, "b.jsonl", [record("j", "another")])
+    world.run("ingest_ground_truth", batch(first, second))
+    (metrics,) = [line for line in capsys.readouterr().out.splitlines() if "_aws" in line]
+    assert json.loads(metrics)["UnknownLabels"] == [61.0]
+    (logged,) = [vars(line) for line in caplog.records if line.message == "batch ingested"]
+    assert logged["unknown"] == 61
+    assert logged["unknown_labels"] == [f"class {number:02d}" for number in range(20)]
+    assert json.loads(published[0]["Entries"][0]["Detail"])["unknownLabels"] == 61
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000])
+def test_a_label_set_that_is_no_json_sends_the_whole_batch_back(world: Any, content: bytes) -> None:
+    world.put("labels.json", content)
+    world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/labels.json")
+    with pytest.raises(DatasetInvalid, match=r"labels\.json, which the newest approved package names"):
+        world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7")])))

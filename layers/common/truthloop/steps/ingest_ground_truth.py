@@ -250,15 +250,16 @@ def _ingest_object(upload: Upload, objects: Objects, known: LabelSet) -> Counts:
         quarantine_key = f"{QUARANTINE_PREFIX}{name}.{known.name}.jsonl"
         try:
             counts = sort_records(stream, source, known.labels, accepted, quarantine)
+            good, bad = accepted.content(), quarantine.content()
         except UploadRejected as problem:
             objects.put_once(quarantine_key, rejected_whole(problem, source))
             return Counts(objects=1, quarantined=1)
         # Quarantine first: once the accepted object exists, a redelivery may judge by other labels, and
         # nobody would know any more what this one has turned away.
         if counts.quarantined:
-            objects.put_once(quarantine_key, quarantine.content())
+            objects.put_once(quarantine_key, bad)
         if counts.accepted:
-            objects.put_once(f"{ACCEPTED_PREFIX}{name}.jsonl", accepted.content())
+            objects.put_once(f"{ACCEPTED_PREFIX}{name}.jsonl", good)
     return counts
 
 
