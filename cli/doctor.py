@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cli.errors import MissingError
+from cli.output import print_json
 from cli.stack import Stack
 
 HEALTHY = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
@@ -22,6 +26,21 @@ class Finding:
     name: str
     ok: bool
     detail: str
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the command line."""
+    commands.add_parser("doctor", parents=[common], help="is everything there, and does it answer?")
+
+
+def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
+    """Run the command; return the exit code: 1 when something is wrong."""
+    findings = examine(stack)
+    if given.json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        console.print(table(findings))
+    return 0 if all(finding.ok for finding in findings) else 1
 
 
 def examine(stack: Stack) -> list[Finding]:

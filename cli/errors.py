@@ -29,3 +29,15 @@ class MissingError(CommandError):
 
 class DeniedError(CommandError):
     """AWS refused or failed a call."""
+
+
+class BadInputError(CommandError):
+    """What was given to the command cannot be used: a file, a line of it, a reason, a name."""
+
+
+class ChangedError(CommandError):
+    """Something changed while the command was working on it, or was done in part only."""
+
+
+class NotConfirmedError(CommandError):
+    """Something would be deleted, and nobody has said yes."""

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from botocore.exceptions import ClientError
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.output import print_json
 from cli.stack import Stack
 
 COLOURS = {"Approved": "green", "Rejected": "red", "PendingManualApproval": "yellow"}
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the command line."""
+    commands.add_parser("models", parents=[common], help="the registry's packages, and which is in service")
+
+
+def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
+    """Run the command; return the exit code."""
+    packages = read(stack)
+    if given.json:
+        print_json(packages)
+    elif packages:
+        console.print(table(packages))
+    else:
+        console.print("no models yet: no run has registered a package")
+    return 0
 
 
 def read(stack: Stack) -> list[dict[str, Any]]:

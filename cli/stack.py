@@ -5,7 +5,7 @@ Plain boto3: profile, region, credentials and ``AWS_ENDPOINT_URL`` come from whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ from botocore.exceptions import (
     NoCredentialsError as BotoNoCredentialsError,
 )
 
+from cli.bucket import Bucket
 from cli.errors import (
     DeniedError,
     NoCredentialsError,
@@ -32,6 +33,16 @@ from cli.errors import (
     NotTruthloopError,
     UnreachableError,
 )
+from truthloop.errors import TruthloopError
+from truthloop.settings import (
+    DATA_BUCKET_NAME,
+    ENDPOINT_NAME,
+    LOOP_TABLE_NAME,
+    MODEL_PACKAGE_GROUP_NAME,
+    PIPELINE_NAME,
+    Settings,
+)
+from truthloop.wiring import Wiring
 
 OUTPUTS = (
     "DataBucketName",
@@ -60,6 +71,28 @@ class Stack:
             service,  # type: ignore[call-overload]
             config=Config(retries={"total_max_attempts": 2}, connect_timeout=5),
         )
+
+    @cached_property
+    def bucket(self) -> Bucket:
+        """The data bucket."""
+        return Bucket(self.client("s3"), self.outputs["DataBucketName"])
+
+    def ports(self, environment: Mapping[str, str] | None = None) -> Wiring:
+        """Return the functions' own adapters, for commands that ask the functions' own rules."""
+        outputs = self.outputs
+        named = {
+            LOOP_TABLE_NAME: outputs["LoopTableName"],
+            DATA_BUCKET_NAME: outputs["DataBucketName"],
+            PIPELINE_NAME: outputs["PipelineName"],
+            MODEL_PACKAGE_GROUP_NAME: outputs["ModelPackageGroupName"],
+            ENDPOINT_NAME: outputs["EndpointName"],
+        }
+        return Wiring(Settings({**named, **(environment or {})}))
+
+    @cached_property
+    def caller(self) -> str:
+        """The ARN of whoever runs the command."""
+        return str(self.client("sts").get_caller_identity()["Arn"])
 
     @cached_property
     def status(self) -> str:
@@ -118,6 +151,8 @@ def plain_errors() -> Iterator[None]:
         raise UnreachableError(
             f"{error}: is the endpoint right (AWS_ENDPOINT_URL), and does it run (make local)?"
         ) from error
+    except TruthloopError as error:
+        raise DeniedError(str(error)) from error
     except ClientError as error:
         said = error.response["Error"]
         raise DeniedError(

@@ -1,0 +1,353 @@
+"""``truthloop forget``: delete what one person said, from accepted data and from the next dataset version.
+
+In an order that may be interrupted anywhere: first the tombstone (from then on nothing of it counts), then
+the accepted objects, then their older versions, then the log. Run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+
+from cli.bucket import Bucket, Content, Listed
+from cli.errors import BadInputError
+from cli.output import confirm, print_json
+from cli.records import CSV, read_entries, stated
+from cli.stack import Stack
+from truthloop.aws.table import DynamoLoopTable
+from truthloop.decision import FORGOTTEN, Decision
+from truthloop.errors import UploadRejected
+from truthloop.ground_truth import COLUMNS
+from truthloop.names import digest
+from truthloop.settings import ACCEPTED_PREFIX, FORGOTTEN_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
+from truthloop.standing import author_digest
+from truthloop.times import from_iso, to_iso
+from truthloop.uploads import format_of, read_lines
+
+_SETTLES_AFTER = timedelta(hours=1)
+"""A quarantine object without an accepted one is final by then: ingestion has long been tried again."""
+_DATASETS = "datasets/"
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What ``ground-truth/forgotten/<sha256>.json`` says."""
+
+    author: str
+    before: str
+    by: str
+    reason: str
+    records: int
+    objects: int
+    uploads: int
+
+    def to_json(self) -> bytes:
+        """Return the file's bytes."""
+        return json.dumps({"version": 1, **vars(self)}, indent=1, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Tombstone:
+        """Read what `to_json` wrote."""
+        value = json.loads(content)
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def execution(self) -> str:
+        """What the decision log calls it."""
+        return f"forget-{self.before}"
+
+    def decision(self) -> Decision:
+        """Return the decision log's item: the same for the same tombstone."""
+        return Decision(
+            at=self.before,
+            execution=self.execution,
+            generation="none",
+            outcome=FORGOTTEN,
+            reason=FORGOTTEN,
+            message=(
+                f"{self.records} records in {self.objects} accepted objects and {self.uploads} whole uploads "
+                f"were deleted, asked for by {self.by}: {self.reason} (author {self.author})"
+            ),
+            evidence={
+                "author": self.author,
+                "records": self.records,
+                "objects": self.objects,
+                "uploads": self.uploads,
+            },
+        )
+
+
+@dataclass
+class Found:
+    """Where the author's records still are."""
+
+    records: int = 0
+    accepted: list[Listed] = field(default_factory=list)
+    quarantine: list[Listed] = field(default_factory=list)
+    inbox: list[Listed] = field(default_factory=list)
+    inbox_not_ingested: list[Listed] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the command line."""
+    command = commands.add_parser(
+        "forget",
+        parents=[common],
+        help="delete one person's corrections, and keep a record of having done so",
+    )
+    command.add_argument("--author", required=True, metavar="NAME", help="the author that the records name")
+    command.add_argument("--reason", required=True, metavar="TEXT", help="why; kept in the log")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument(
+        "--inbox", action="store_true", help="delete the uploads and quarantined records that hold them, too"
+    )
+
+
+def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
+    """Run the command; return the exit code."""
+    author, bucket = given.author, stack.bucket
+    if not author.strip() or not given.reason.strip():
+        raise BadInputError("--author and --reason must not be empty")
+    if author in given.reason:
+        raise BadInputError("the reason names the author: it is kept in the log, so say it without the name")
+    table = DynamoLoopTable(stack.client("dynamodb"), stack.outputs["LoopTableName"])
+    tombstone = _read_tombstone(bucket, author)
+    interrupted = tombstone is not None and table.find_decision(tombstone.execution, "none") is None
+    before = tombstone.before if tombstone and interrupted else to_iso(datetime.now(UTC))
+    found = _look(bucket, author, before)
+    uploads = bool(given.inbox and (found.inbox or found.quarantine))
+    if not (found.accepted or uploads or interrupted):
+        return _nothing(found, tombstone, given, console)
+    _ask(found, given)
+    if tombstone is None or not interrupted:
+        tombstone = Tombstone(
+            author_digest(author),
+            before,
+            stack.caller,
+            given.reason,
+            found.records,
+            len(found.accepted),
+            len(found.inbox) if given.inbox else 0,
+        )
+        bucket.put(forgotten_key(author), tombstone.to_json())
+    for content in bucket.read_all(found.accepted):
+        _rewrite(content, author, before, bucket)
+    # Accepted objects are written once, so only this command makes a second version of one: whatever is not
+    # the newest is what was to be forgotten, also when an earlier attempt ended right here.
+    bucket.delete_versions(item for item in bucket.versions(ACCEPTED_PREFIX) if not item.latest)
+    if given.inbox:
+        _clear_uploads(found, author, bucket)
+    table.put_decision(tombstone.decision())
+    _tell(found, tombstone, given, bucket, console)
+    return 0
+
+
+def forgotten_key(author: str) -> str:
+    """Return the key of an author's tombstone."""
+    return f"{FORGOTTEN_PREFIX}{author_digest(author)}.json"
+
+
+def _read_tombstone(bucket: Bucket, author: str) -> Tombstone | None:
+    content = bucket.read(Listed(forgotten_key(author), 0))
+    return Tombstone.from_json(content.body) if content else None
+
+
+def _look(bucket: Bucket, author: str, before: str) -> Found:
+    """Read everything that can hold a record of the author; accepted ones count if uploaded `before`."""
+    found = Found()
+    listed = list(bucket.list(ACCEPTED_PREFIX))
+    for content in bucket.read_all(item for item in listed if item.size):
+        records = sum(1 for line in content.body.split(b"\n") if _is_by(line, author, before))
+        if records:
+            found.records += records
+            found.accepted.append(content.listed)
+    names = {_name(item.key) for item in listed}
+    quarantined = list(bucket.list(QUARANTINE_PREFIX))
+    for content in bucket.read_all(item for item in quarantined if item.size):
+        if any(_entry_by(line, author) for line in content.body.split(b"\n")):
+            found.quarantine.append(content.listed)
+    settled = {_name(item.key) for item in quarantined}
+    for upload in bucket.read_all(item for item in bucket.versions(INBOX_PREFIX) if not item.deleted):
+        if not _upload_by(upload, author):
+            continue
+        item = upload.listed
+        name = digest(bucket.name, item.key, str(item.version_id))
+        ingested = name in names or (name in settled and _is_old(item))
+        (found.inbox if ingested else found.inbox_not_ingested).append(item)
+    found.datasets = sorted(
+        {
+            content.key.split("/")[1]
+            for content in bucket.read_all(
+                item
+                for item in bucket.list(_DATASETS)
+                if item.key.endswith(("/statements.jsonl", "/ground-truth.jsonl"))
+            )
+            if any(_dataset_line_by(line, author) for line in content.body.split(b"\n"))
+        }
+    )
+    return found
+
+
+def _is_by(line: bytes, author: str, before: str) -> bool:
+    """Whether a line of an accepted object is the author's, uploaded before an instant."""
+    if not line.strip():
+        return False
+    record = json.loads(line)
+    return bool(record["eventMetadata"].get("author") == author and record["origin"]["uploadedAt"] < before)
+
+
+def _entry_by(line: bytes, author: str) -> bool:
+    """Whether a quarantined record is the author's, or cannot be read and holds the name."""
+    if not line.strip():
+        return False
+    (entry,) = read_entries(line, "the quarantine")
+    return _record_by(entry.content, entry.format, entry.columns, author)
+
+
+def _record_by(content: bytes, file_format: str, columns: tuple[str, ...], author: str) -> bool:
+    said, label = stated(content, file_format, columns)
+    if said is None and label is None:
+        escaped = json.dumps(author)[1:-1].encode()
+        return author.encode() in content or escaped in content
+    return said == author
+
+
+def _dataset_line_by(line: bytes, author: str) -> bool:
+    return bool(line.strip()) and json.loads(line).get("author") == author
+
+
+def _upload_by(content: Content, author: str) -> bool:
+    """Whether an upload holds a record of the author; one that cannot be read is searched for the name."""
+    try:
+        kind = format_of(content.key)
+        columns: tuple[str, ...] = COLUMNS if kind.records == CSV else ()
+        for line in read_lines([content.body], kind, len(content.body)):
+            if kind.records == CSV and (header := _header(line.content)):
+                columns = header
+            elif _record_by(line.content, kind.records, columns, author):
+                return True
+    except UploadRejected:
+        return author.encode() in content.body
+    return False
+
+
+def _header(line: bytes) -> tuple[str, ...] | None:
+    cells = tuple(cell.strip() for cell in line.decode("utf-8", "replace").split(","))
+    return cells if set(COLUMNS) <= set(cells) else None
+
+
+def _name(key: str) -> str:
+    """Return the digest of the upload in the key of an accepted or a quarantine object."""
+    return key.rsplit("/", 1)[-1].split(".", 1)[0]
+
+
+def _is_old(item: Listed) -> bool:
+    return bool(item.uploaded_at) and from_iso(item.uploaded_at) < datetime.now(UTC) - _SETTLES_AFTER
+
+
+def _rewrite(content: Content, author: str, before: str, bucket: Bucket) -> None:
+    kept = [line for line in content.body.split(b"\n") if line.strip() and not _is_by(line, author, before)]
+    # The key stays, also of an emptied object: a redelivery must not bring its records back.
+    bucket.rewrite(content, b"".join(line + b"\n" for line in kept))
+
+
+def _clear_uploads(found: Found, author: str, bucket: Bucket) -> None:
+    for content in bucket.read_all(found.quarantine):
+        lines = [line for line in content.body.split(b"\n") if line.strip()]
+        kept = [line for line in lines if not _entry_by(line, author)]
+        bucket.rewrite(content, b"".join(line + b"\n" for line in kept))
+    # Older versions of quarantine objects hold what was sent back or was to be forgotten: both are done with.
+    bucket.delete_versions(item for item in bucket.versions(QUARANTINE_PREFIX) if not item.latest)
+    bucket.delete_versions(found.inbox)
+
+
+def _ask(found: Found, given: argparse.Namespace) -> None:
+    parts = [f"{found.records} records in {len(found.accepted)} accepted objects"]
+    if given.inbox:
+        parts.append(f"{len(found.inbox)} uploads as a whole")
+        parts.append(f"the author's entries in {len(found.quarantine)} quarantine objects")
+    confirm(f"This deletes {', '.join(parts)}, for good.", yes=given.yes)
+
+
+def _nothing(found: Found, tombstone: Tombstone | None, given: argparse.Namespace, console: Console) -> int:
+    """Say that there is nothing to delete; an author who was never heard of is most likely misspelt."""
+    if tombstone is None and not (found.inbox or found.inbox_not_ingested or found.quarantine):
+        raise BadInputError("no record names this author: is the name spelt as in the records?")
+    _tell(found, tombstone, given, None, console)
+    return 0
+
+
+def _tell(
+    found: Found,
+    tombstone: Tombstone | None,
+    given: argparse.Namespace,
+    bucket: Bucket | None,
+    console: Console,
+) -> None:
+    left_inbox = [] if given.inbox and bucket else found.inbox
+    left_quarantine = [] if given.inbox and bucket else found.quarantine
+    if given.json:
+        print_json(
+            {
+                "tombstone": {"version": 1, **vars(tombstone)} if tombstone else None,
+                "inbox": [_version_map(item) for item in left_inbox],
+                "inboxNotIngested": [_version_map(item) for item in found.inbox_not_ingested],
+                "quarantine": [item.key for item in left_quarantine],
+                "datasets": found.datasets,
+            }
+        )
+        return
+    for sentence in _sentences(found, tombstone, left_inbox, left_quarantine):
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
+def _version_map(item: Listed) -> dict[str, Any]:
+    return {"key": item.key, "versionId": item.version_id}
+
+
+def _sentences(
+    found: Found, tombstone: Tombstone | None, inbox: list[Listed], quarantined: list[Listed]
+) -> Iterator[str]:
+    if tombstone:
+        yield (
+            f"Forgotten: {tombstone.records} records in {tombstone.objects} accepted objects. What the "
+            f"author uploaded before {tombstone.before[:19]}Z does not count any more. The log keeps that "
+            "this was done, without the name."
+        )
+    else:
+        yield "Accepted data holds nothing of this author."
+    if found.inbox_not_ingested:
+        yield f"{len(found.inbox_not_ingested)} uploads are not ingested yet; run the command again later:"
+        yield from _some(item.key for item in found.inbox_not_ingested)
+    if inbox or quarantined:
+        yield "Still there, with the records as they came (--inbox deletes them, whole uploads at a time):"
+        yield from _some(item.key for item in (*inbox, *quarantined))
+    if found.datasets:
+        yield (
+            "Datasets that earlier models were trained on are kept as they were, and so are the models. When "
+            "the next run has trained, delete what names the author:"
+        )
+        yield from _some(
+            f"{_DATASETS}{generation}/{name}"
+            for generation in found.datasets
+            for name in ("statements.jsonl", "ground-truth.jsonl")
+        )
+        yield (
+            "  with: aws s3api list-object-versions --bucket BUCKET --prefix KEY, then for each version "
+            "aws s3api delete-object --bucket BUCKET --key KEY --version-id ID"
+        )
+
+
+def _some(names: Iterable[str]) -> Iterator[str]:
+    every = list(names)
+    yield from (f"  {name}" for name in every[:_SHOWN])
+    if len(every) > _SHOWN:
+        yield f"  and {len(every) - _SHOWN} more (--json names all)"
