@@ -68,7 +68,8 @@ class Wiring:
         """The endpoint."""
         from truthloop.aws.endpoint import SageMakerEndpoint
 
-        runtime = self._client("sagemaker-runtime")
+        # Few functions invoke the endpoint: the others do without that client.
+        runtime = cache(lambda: self._client("sagemaker-runtime"))
         return SageMakerEndpoint(self._sagemaker, runtime, self._settings.endpoint_name)
 
     @cached_property

@@ -6,7 +6,7 @@ same ValidationException: what it means is found by describing, not by reading t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from truthloop.aws.calls import translated
@@ -21,7 +21,7 @@ _MISSING = frozenset({"ValidationException", "ResourceNotFound", "ResourceNotFou
 class SageMakerEndpoint:
     """Implements ``ports.Endpoint``."""
 
-    def __init__(self, client: Any, runtime: Any, name: str) -> None:
+    def __init__(self, client: Any, runtime: Callable[[], Any], name: str) -> None:
         self._client = client
         self._runtime = runtime
         self._name = name
@@ -102,7 +102,7 @@ class SageMakerEndpoint:
     def invoke(self, image: bytes, content_type: str, inference_id: str) -> bytes:
         """Ask the endpoint about one image."""
         with translated():
-            answer = self._runtime.invoke_endpoint(
+            answer = self._runtime().invoke_endpoint(
                 EndpointName=self._name,
                 ContentType=content_type,
                 Accept="application/json",
