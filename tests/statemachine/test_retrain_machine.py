@@ -39,6 +39,7 @@ DATASET = {
     "datasetUri": "s3://bucket/datasets/g00000007/",
     "datasetVersion": "ab" * 32,
     "captureManifestUri": "s3://bucket/datasets/g00000007/capture.manifest",
+    "examplesManifestUri": "s3://bucket/datasets/g00000007/examples.manifest",
     "championManifestUri": "s3://bucket/datasets/g00000007/champion.manifest",
     "labels": 160,
 }
@@ -276,6 +277,24 @@ def test_a_start_that_fails_is_released_as_failed(run: Played) -> None:
     )
     assert given["error"]["Error"] == "PipelineNotFound"
     assert given["dataset"] == DATASET
+
+
+@scenario(
+    **{
+        **BEGIN,
+        "start_pipeline": [
+            raises("StartUnsettled", "Another run is live, and a start may yet come to light."),
+            {"pipelineExecutionArn": TRAINED_RUN, "found": True},
+        ],
+    },
+    decide_run=[decided("WAITED")],
+    release_run=[released("WAITED", "No run was started beside another.")],
+)
+def test_a_run_that_is_somebody_elses_is_waited_for_and_told(run: Played) -> None:
+    ended(run, "WAITED", "No run was started beside another.")
+    assert run.called == [*LINE[:4], *LINE[3:]]
+    assert run.inputs("decide_run")[0]["pipelineExecutionArn"] == TRAINED_RUN
+    assert len(run.notices) == 1
 
 
 # --- The pipeline run ------------------------------------------------------------------------------------
