@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,10 +38,12 @@ class Stack:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
+        # Making a client reads its service's model, up to half a second of CPU time: once, not per question.
+        self.client = cache(self._client)
         stacks = self.client("cloudformation").describe_stacks(StackName="truthloop")["Stacks"]
         self.outputs = {o["OutputKey"]: o["OutputValue"] for o in stacks[0]["Outputs"]}
 
-    def client(self, service: str) -> Any:
+    def _client(self, service: str) -> Any:
         return boto3.session.Session().client(
             service,  # type: ignore[call-overload]
             region_name="us-east-1",
