@@ -87,6 +87,7 @@ GENERATION = ParameterString("Generation")
 DATASET_URI = ParameterString("DatasetUri")
 BASE_URI = ParameterString("BaseUri")
 CAPTURE_MANIFEST_URI = ParameterString("CaptureManifestUri")
+EXAMPLES_MANIFEST_URI = ParameterString("ExamplesManifestUri")
 CHAMPION_MANIFEST_URI = ParameterString("ChampionManifestUri")
 RUN_URI = ParameterString("RunUri")
 TRAINING_INSTANCE_TYPE = ParameterString("TrainingInstanceType", default_value="ml.p3.8xlarge")
@@ -101,6 +102,7 @@ PARAMETERS = [
     DATASET_URI,
     BASE_URI,
     CAPTURE_MANIFEST_URI,
+    EXAMPLES_MANIFEST_URI,
     CHAMPION_MANIFEST_URI,
     RUN_URI,
     TRAINING_INSTANCE_TYPE,
@@ -160,6 +162,7 @@ def _prepare(session: PipelineSession) -> ProcessingStep:
             _input("dataset", DATASET_URI),
             _input("base", BASE_URI),
             _input("capture", CAPTURE_MANIFEST_URI, "ManifestFile"),
+            _input("examples", EXAMPLES_MANIFEST_URI, "ManifestFile"),
         ],
         outputs=[_output(name, _run_uri("prepared", name)) for name in ("train", "holdout", "report")],
     )

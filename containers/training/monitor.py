@@ -21,7 +21,15 @@ from common.errors import ContractError
 from common.logs import event
 from training import model_quality
 from training.estimator import AUDIT_SAMPLE, INSUFFICIENT_EVIDENCE, Estimate, Observations, estimate
-from training.records import AUDIT, CaptureCounts, Label, instant, read_accepted_labels, read_captures
+from training.records import (
+    AUDIT,
+    AcceptedLabels,
+    CaptureCounts,
+    Label,
+    instant,
+    read_accepted_labels,
+    read_captures,
+)
 from training.scoring import confusion
 
 log = logging.getLogger(__name__)
@@ -42,10 +50,11 @@ class Prediction:
 
 @dataclass
 class WindowCounts:
-    """What was left out of the window's predictions, and why."""
+    """What was left out of the window's predictions, or of their labels, and why."""
 
     outside_window: int = 0
     without_prediction: int = 0
+    disputed: int = 0
 
 
 def _window(settings: Parameters) -> tuple[datetime, datetime]:
@@ -67,7 +76,7 @@ def _window(settings: Parameters) -> tuple[datetime, datetime]:
 
 def predictions(
     capture: Path,
-    labels: dict[str, Label],
+    accepted: AcceptedLabels,
     window: tuple[datetime, datetime],
     capture_counts: CaptureCounts,
     window_counts: WindowCounts,
@@ -75,7 +84,8 @@ def predictions(
     """Join the window's captured answers with the labels.
 
     An inference id that was used for several requests is one answer, the newest: a label cannot say which
-    of them it means.
+    of them it means. An answer that authors disagree about, undecided, is as one that nobody has labelled:
+    out of the audit sample, and presumed right where the estimate is an upper bound.
     """
     start, end = window
     answers: dict[str, tuple[datetime, str]] = {}
@@ -89,7 +99,10 @@ def predictions(
             window_counts.without_prediction += 1
             continue
         answers[record.inference_id] = max(answers.get(record.inference_id, (at, predicted)), (at, predicted))
-    return [Prediction(predicted, labels.get(key)) for key, (_, predicted) in sorted(answers.items())]
+    window_counts.disputed = len(accepted.disputed & answers.keys())
+    return [
+        Prediction(predicted, accepted.labels.get(key)) for key, (_, predicted) in sorted(answers.items())
+    ]
 
 
 def observe(seen: list[Prediction]) -> Observations:
@@ -162,9 +175,9 @@ def main(paths: Paths) -> None:
     minimum_labels = settings.integer("MINIMUM_LABELS", None, 1, 10**9)
     namespace = settings.text("METRIC_NAMESPACE", "Truthloop")
 
-    labels = read_accepted_labels(paths.processing_input("ground-truth"))
+    accepted = read_accepted_labels(paths.processing_input("ground-truth"))
     capture_counts, window_counts = CaptureCounts(), WindowCounts()
-    seen = predictions(paths.processing_input("capture"), labels, window, capture_counts, window_counts)
+    seen = predictions(paths.processing_input("capture"), accepted, window, capture_counts, window_counts)
     observations = observe(seen)
     result = estimate(observations, minimum_labels)
     violated = result.violates(threshold)
@@ -186,6 +199,7 @@ def main(paths: Paths) -> None:
         "malformedCaptureRecords": capture_counts.malformed,
         "recordsOutsideWindow": window_counts.outside_window,
         "recordsWithoutPrediction": window_counts.without_prediction,
+        "disputedLabels": window_counts.disputed,
     }
     output = paths.processing_output("monitoring")
     files = {"statistics.json": report, "constraints.json": model_quality.constraints(threshold)}

@@ -1,7 +1,8 @@
 """Prepare: base set + ground truth → Parquet shards for training and a frozen holdout.
 
-Reads the processing inputs ``base``, ``dataset`` and ``capture``; writes the outputs ``train``, ``holdout``
-and ``report``. Environment: ``HOLDOUT_SHARE`` (default 0.2).
+Reads the processing inputs ``base``, ``dataset``, ``capture`` (the images of corrected predictions) and
+``examples`` (those of labelled examples); writes the outputs ``train``, ``holdout`` and ``report``.
+Environment: ``HOLDOUT_SHARE`` (default 0.2).
 
 The side of an example is a function of its *decoded pixels* alone (:func:`is_holdout`). So an example never
 changes sides, whatever else is in the dataset; two files that show the same picture (the base set's image
@@ -142,6 +143,22 @@ def join(labels: dict[str, Label], captures: Iterator[Capture]) -> dict[str, Cap
     return found
 
 
+def read_examples(labels: dict[str, Label], directory: Path) -> Iterator[Example]:
+    """Yield the labelled examples, whose images lie below ``directory`` at their keys.
+
+    An image that is gone since the snapshot, or whose key leads elsewhere, is handed on empty: it counts as
+    unreadable, as a captured one does that holds no image.
+    """
+    within = directory.resolve()
+    for inference_id, label in sorted(labels.items()):
+        if label.image is not None:
+            path = (within / label.image).resolve()
+            there = path.is_relative_to(within) and path.is_file()
+            yield Example(
+                inference_id, path.read_bytes() if there else b"", label.label, GROUND_TRUTH, label.time
+            )
+
+
 def write_shards(examples: list[Example], directory: Path) -> None:
     """Write ``examples`` as Parquet files of about :data:`SHARD_BYTES` of images each."""
     start = size = shard = 0
@@ -185,10 +202,13 @@ def main(paths: Paths) -> None:
 
     labels = read_merged_labels(paths.processing_input("dataset") / "ground-truth.jsonl")
     counts = CaptureCounts()
-    captured = join(labels, read_captures(paths.processing_input("capture"), counts))
+    corrections = {key: label for key, label in labels.items() if label.image is None}
+    captured = join(corrections, read_captures(paths.processing_input("capture"), counts))
     for inference_id, capture in sorted(captured.items()):
-        label = labels[inference_id]
+        label = corrections[inference_id]
         merge.add(Example(inference_id, capture.request, label.label, GROUND_TRUTH, label.time))
+    for example in read_examples(labels, paths.processing_input("examples")):
+        merge.add(example)
 
     sides: dict[str, list[Example]] = {"train": [], "holdout": []}
     for digest, example in merge.examples.items():
@@ -202,7 +222,8 @@ def main(paths: Paths) -> None:
         "base": merge.offered[BASE],
         "groundTruthLabels": len(labels),
         "joined": len(captured),
-        "waitingForCapture": len(labels) - len(captured),
+        "waitingForCapture": len(corrections) - len(captured),
+        "labelledExamples": len(labels) - len(corrections),
         "unreadableImages": len(merge.unreadable),
         "unreadableExamples": sorted(merge.unreadable)[:100],
         "duplicates": merge.duplicates,

@@ -11,25 +11,28 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import RecordError
 
 log = logging.getLogger(__name__)
+_Key = TypeVar("_Key")
 
 AUDIT = "audit"
 CORRECTION = "correction"
+DECISION = "decision"
 
 
 @dataclass(frozen=True)
 class Label:
-    """One ground-truth statement about one inference id.
+    """One ground-truth statement about one inference id, or about one uploaded image.
 
-    ``time`` is ISO 8601, as written; ``sequencer`` orders the uploads of one S3 key.
+    ``time`` is ISO 8601, as written; ``sequencer`` orders the uploads of one S3 key. ``image`` is the key of
+    a labelled example's image, whose inference id is then ``image:<key>``.
     """
 
     inference_id: str
@@ -37,6 +40,8 @@ class Label:
     time: str
     source: str
     sequencer: str = ""
+    author: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,21 +118,66 @@ def read_captures(directory: Path, counts: CaptureCounts) -> Iterator[Capture]:
                 yield capture
 
 
-def newest(labels: dict[str, Label], label: Label) -> None:
-    """Put ``label`` into ``labels`` unless a newer statement about the same inference id is there.
+def newest(labels: dict[_Key, Label], key: _Key, label: Label) -> None:
+    """Put ``label`` into ``labels`` unless a newer statement is there.
 
     Equal times are decided by the sequencer, then by the label, so that the order of the files decides
     nothing: the rule by which the snapshot merges.
     """
-    known = labels.get(label.inference_id)
+    known = labels.get(key)
     if known is None or _rank(label) > _rank(known):
-        labels[label.inference_id] = label
+        labels[key] = label
+
+
+@dataclass(frozen=True)
+class AcceptedLabels:
+    """What people say of predictions: the labels that hold, and the ids that nobody can rely on.
+
+    ``disputed`` are inference ids about which authors disagree and nobody has decided.
+    """
+
+    labels: dict[str, Label]
+    disputed: frozenset[str]
+
+
+def settled(statements: Iterable[Label]) -> AcceptedLabels:
+    """Say which label holds for each inference id.
+
+    Of each author the newest statement counts. The newest decision settles an id; else all authors must
+    agree, and the newest of them stands for the label: the rule by which the snapshot sets labels aside,
+    without the majority that a team may allow there.
+    """
+    held: dict[tuple[str, str | None], Label] = {}
+    for statement in statements:
+        newest(held, (statement.inference_id, statement.author), statement)
+    about: dict[str, list[Label]] = {}
+    for statement in held.values():
+        about.setdefault(statement.inference_id, []).append(statement)
+    labels: dict[str, Label] = {}
+    disputed: set[str] = set()
+    for inference_id, said in about.items():
+        deciding = [label for label in said if label.source == DECISION] or said
+        if len(said) > 1 and deciding is said and len({label.label for label in said}) > 1:
+            disputed.add(inference_id)
+        else:
+            labels[inference_id] = max(deciding, key=_rank)
+    return AcceptedLabels(labels, frozenset(disputed))
 
 
 def _label(inference_id: Any, label: Any, time: Any, about: dict[str, Any]) -> Label:
     """Build a label from what a record holds, or raise ``TypeError`` or ``ValueError``."""
-    found = Label(inference_id, label, time, about.get("source") or CORRECTION, about.get("sequencer") or "")
+    found = Label(
+        inference_id,
+        label,
+        time,
+        about.get("source") or CORRECTION,
+        about.get("sequencer") or "",
+        about.get("author"),
+        about.get("image"),
+    )
     for name, value in vars(found).items():
+        if value is None and name in ("author", "image"):
+            continue
         if not isinstance(value, str) or not (value or name == "sequencer"):
             raise TypeError(f"{name} is {value!r}: it must be a text that is not empty")
     instant(found.time)
@@ -162,21 +212,26 @@ def read_merged_labels(path: Path) -> dict[str, Label]:
     for number, record in _lines(path):
         try:
             label = _label(record["inferenceId"], record["label"], record["eventTime"], record)
-            newest(labels, label)
+            newest(labels, label.inference_id, label)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"{path} line {number}: {type(error).__name__} {error}") from error
     return labels
 
 
-def read_accepted_labels(directory: Path) -> dict[str, Label]:
-    """Merge the accepted ground-truth files below ``directory``: the newest label of each inference id.
+def read_accepted_labels(directory: Path) -> AcceptedLabels:
+    """Merge the accepted ground-truth files below ``directory`` into one label per inference id.
+
+    Labelled examples, which were never predicted, are passed over.
 
     Raises
     ------
     RecordError
         A line is not in the ground-truth format that the ingest function writes.
     """
-    labels: dict[str, Label] = {}
+    return settled(label for label in _accepted(directory) if label.image is None)
+
+
+def _accepted(directory: Path) -> Iterator[Label]:
     for path in sorted(directory.rglob("*.jsonl")) if directory.is_dir() else []:
         for number, record in _lines(path):
             try:
@@ -187,10 +242,9 @@ def read_accepted_labels(directory: Path) -> dict[str, Label]:
                     metadata["eventTime"],
                     metadata,
                 )
-                newest(labels, label)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise RecordError(f"{path} line {number}: {type(error).__name__} {error}") from error
-    return labels
+            yield label
 
 
 @dataclass(frozen=True)

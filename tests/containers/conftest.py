@@ -163,12 +163,16 @@ def label_line(
 
 
 def accepted_line(
-    inference_id: str, label: str, time: str = "2026-11-22T10:00:00Z", source: str = "correction"
+    inference_id: str,
+    label: str,
+    time: str = "2026-11-22T10:00:00Z",
+    source: str = "correction",
+    **metadata: str,
 ) -> Any:
     """One line of an accepted ground-truth file."""
     return {
         "groundTruthData": {"data": label, "encoding": "CSV"},
-        "eventMetadata": {"eventId": inference_id, "eventTime": time, "source": source},
+        "eventMetadata": {"eventId": inference_id, "eventTime": time, "source": source, **metadata},
         "eventVersion": "0",
     }
 

@@ -15,7 +15,8 @@ from moto.server import ThreadedMotoServer
 
 from tests.containers.conftest import Job, accepted_line, capture_line, lines
 from training.records import read_accepted_labels, read_merged_labels
-from truthloop import labels as snapshot
+from truthloop.labels import Origin, Statement
+from truthloop.standing import Gathered, Terms, settle
 
 WINDOW = {
     "ENDPOINT_NAME": "digits",
@@ -175,33 +176,62 @@ def test_the_newest_label_of_an_id_counts_in_any_order_of_files(job: Job) -> Non
     )
     job.write_input("ground-truth/a.jsonl", lines([newer]))
     job.write_input("ground-truth/b.jsonl", lines([older, newer]))
-    assert {key: label.label for key, label in read_accepted_labels(job.inputs / "ground-truth").items()} == {
-        "i": "7"
-    }
+    found = read_accepted_labels(job.inputs / "ground-truth").labels
+    assert {key: label.label for key, label in found.items()} == {"i": "7"}
 
 
-def test_labels_are_merged_as_the_snapshot_merges_them(job: Job) -> None:
+def test_labels_are_settled_as_the_snapshot_settles_them(job: Job) -> None:
     rng = random.Random(0)
     said = [
-        snapshot.Label(
-            inference_id=f"i{rng.randrange(20)}",
-            label=str(rng.randrange(10)),
+        Statement(
+            inference_id=f"i{rng.randrange(40)}",
+            label=rng.choice("112"),
             event_time=f"2026-11-22T10:00:0{rng.randrange(3)}Z",
-            author=None,
-            source="correction",
-            sequencer=f"{rng.randrange(3):016X}",
+            author=rng.choice(["ann", "bob", None]),
+            source=rng.choice(["correction", "correction", "audit", "decision"]),
+            sequencer=f"{rng.randrange(300):016X}",
+            origin=Origin("ground-truth/inbox/a.jsonl", "v", line, 0, "2026-11-22T10:00:00Z"),
         )
-        for _ in range(300)
+        for line in range(150)
     ]
+    image = Statement("image:k", "1", "2026-11-22T10:00:00Z", None, "audit", "0", said[0].origin, "k")
     for n in range(3):
-        job.write_input(f"ground-truth/{n}.jsonl", b"".join(label.to_accepted_line() for label in said[n::3]))
-    merged = snapshot.merge({}, said)
+        accepted = b"".join(each.to_accepted_line() for each in [*said[n::3], image])
+        job.write_input(f"ground-truth/{n}.jsonl", accepted)
+    gathered = Gathered({})
+    gathered.add(said)
+    standing = settle(gathered, lambda _: True, (), Terms(""))
     found = read_accepted_labels(job.inputs / "ground-truth")
-    assert {key: label.label for key, label in found.items()} == {
-        key: row.label for key, row in merged.items()
+    assert {key: label.label for key, label in found.labels.items()} == {
+        key: statement.label for key, statement in standing.labels.items()
     }
-    job.write_input("dataset/ground-truth.jsonl", b"".join(label.to_line() for label in merged.values()))
-    assert read_merged_labels(job.inputs / "dataset/ground-truth.jsonl") == found
+    assert found.disputed == set(standing.conflicts)
+    assert found.disputed
+    lines_ = b"".join(statement.to_label_line() for statement in standing.labels.values())
+    job.write_input("dataset/ground-truth.jsonl", lines_)
+    assert read_merged_labels(job.inputs / "dataset/ground-truth.jsonl") == found.labels
+
+
+def test_what_authors_disagree_about_is_no_audit(job: Job, cloud: dict[str, str]) -> None:
+    # Given: ten audited answers, all right; about two of them somebody else says otherwise, one is decided
+    captures = [capture_line(f"i{n}", b"x", "1", "2026-11-22T09:30:00Z") for n in range(12)]
+    job.write_input("capture/a.jsonl", lines(captures))
+    audits = [accepted_line(f"i{n}", "1", source="audit") for n in range(12)]
+    otherwise = [accepted_line(f"i{n}", "2", author="bob") for n in range(2)]
+    decision = accepted_line("i1", "2", source="decision", author="cem")
+    job.write_input("ground-truth/a.jsonl", lines([*audits, *otherwise, decision]))
+    # When
+    job.run("training", "monitor", **{**WINDOW, **cloud})
+    # Then
+    said = job.output("monitoring/statistics.json")["truthloop"]
+    assert said["disputedLabels"] == 1
+    assert said["observations"] == {
+        "captured": 12,
+        "labelled": 11,
+        "labelled_right": 10,
+        "audited": 10,
+        "audited_right": 10,
+    }
 
 
 @pytest.mark.parametrize(

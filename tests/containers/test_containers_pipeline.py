@@ -63,6 +63,7 @@ def test_the_steps_and_parameters_are_those_of_the_conventions(definition: Any) 
                 "DatasetUri",
                 "BaseUri",
                 "CaptureManifestUri",
+                "ExamplesManifestUri",
                 "ChampionManifestUri",
                 "RunUri",
                 "TrainingInstanceType",
@@ -109,6 +110,7 @@ def test_jobs_call_entry_points_that_exist_with_inputs_where_they_look(definitio
         "dataset",
         "base",
         "capture",
+        "examples",
     }
     assert {item["InputName"] for item in found["Evaluate"]["Arguments"]["ProcessingInputs"]} == {
         "dataset",

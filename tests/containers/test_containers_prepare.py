@@ -74,6 +74,33 @@ def test_base_set_and_ground_truth_become_two_sides(job: Job, digits: list[Digit
     assert joined["image"].to_list() == [digit.drifted for digit in corrected]
 
 
+def test_labelled_examples_are_trained_on_as_corrections_are(job: Job, digits: list[Digit]) -> None:
+    # Given: two images that can be read, one that is no image, one that is gone, one that leads elsewhere
+    job.base_set(digits[:60])
+    keys = {name: f"ground-truth/images/2026/{name}" for name in ("a.png", "b.png", "broken.png", "gone.png")}
+    keys["elsewhere.png"] = "ground-truth/images/../../../../dataset/dataset.json"
+    labels = [label_line(f"image:{key}", "7", image=key) for key in keys.values()]
+    job.dataset(labels=[*labels, label_line("i", "3")])
+    job.write_input("capture/a.jsonl", lines([capture_line("i", digits[62].drifted, "0")]))
+    job.write_input(f"examples/{keys['a.png']}", digits[60].drifted)
+    job.write_input(f"examples/{keys['b.png']}", digits[61].drifted)
+    job.write_input(f"examples/{keys['broken.png']}", b"no image")
+    # When
+    job.run("training", "prepare")
+    # Then
+    both = pl.concat([side(job, "train"), side(job, "holdout")]).filter(source="ground-truth")
+    rows = sorted(both.select("example_id", "image", "label").rows())
+    assert rows == [
+        ("i", digits[62].drifted, "3"),
+        (f"image:{keys['a.png']}", digits[60].drifted, "7"),
+        (f"image:{keys['b.png']}", digits[61].drifted, "7"),
+    ]
+    report = job.output("report/report.json")
+    assert (report["joined"], report["waitingForCapture"], report["labelledExamples"]) == (1, 0, 5)
+    unreadable = sorted(f"image:{keys[name]}" for name in ("broken.png", "gone.png", "elsewhere.png"))
+    assert report["unreadableExamples"] == unreadable
+
+
 def test_the_output_does_not_depend_on_order_or_repetition(new_job: NewJob, digits: list[Digit]) -> None:
     labels = [label_line(f"i{n}", digit.label) for n, digit in enumerate(digits[80:120])]
     captures = [capture_line(f"i{n}", digit.drifted, "0") for n, digit in enumerate(digits[80:120])]

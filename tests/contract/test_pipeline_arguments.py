@@ -37,6 +37,7 @@ PARAMETERS = {
     "DatasetUri": "s3://bucket/datasets/g00000001/",
     "BaseUri": "s3://bucket/base/",
     "CaptureManifestUri": "s3://bucket/datasets/g00000001/capture.manifest",
+    "ExamplesManifestUri": "s3://bucket/datasets/g00000001/examples.manifest",
     "ChampionManifestUri": "s3://bucket/datasets/g00000001/champion.manifest",
     "RunUri": "s3://bucket/runs/g00000001",
     **{p["Name"]: p["DefaultValue"] for p in DEFINITION["Parameters"] if "DefaultValue" in p},

@@ -202,6 +202,7 @@ def start(world: Any, claim: Any, lose: str | None = None) -> str:
         "datasetUri": "s3://b/datasets/g/",
         "datasetVersion": "v1",
         "captureManifestUri": "s3://b/c",
+        "examplesManifestUri": "s3://b/e",
         "championManifestUri": "s3://b/m",
     }
     if lose:

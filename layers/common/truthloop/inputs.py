@@ -188,6 +188,7 @@ class DatasetInput:
     dataset_uri: str
     dataset_version: str
     capture_manifest_uri: str
+    examples_manifest_uri: str
     champion_manifest_uri: str
 
     @classmethod
@@ -197,6 +198,7 @@ class DatasetInput:
             dataset_uri=fields.text("datasetUri"),
             dataset_version=fields.text("datasetVersion"),
             capture_manifest_uri=fields.text("captureManifestUri"),
+            examples_manifest_uri=fields.text("examplesManifestUri"),
             champion_manifest_uri=fields.text("championManifestUri"),
         )
 

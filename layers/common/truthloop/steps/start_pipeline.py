@@ -98,6 +98,7 @@ def _parameters(
         "DatasetUri": dataset.dataset_uri,
         "BaseUri": objects.uri(BASE_PREFIX),
         "CaptureManifestUri": dataset.capture_manifest_uri,
+        "ExamplesManifestUri": dataset.examples_manifest_uri,
         "ChampionManifestUri": dataset.champion_manifest_uri,
         "RunUri": objects.uri(f"runs/{generation}"),
         "TrainingInstanceType": policy.training_instance_type,
