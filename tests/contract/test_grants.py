@@ -23,7 +23,9 @@ from tests.contract.test_template import listed, resources, source
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "layers/common/truthloop"
-IAM_PREFIX = {"stepfunctions": "states", "sagemaker-runtime": "sagemaker", "service-quotas": "servicequotas"}
+IAM_PREFIX = {"stepfunctions": "states", "sagemaker-runtime": "sagemaker"} | {
+    "service-quotas": "servicequotas"
+}
 
 # Actions that an operation is authorised by, where they are not its own name.
 RENAMED = {"s3:ListObjectsV2": "s3:ListBucket"}
@@ -105,7 +107,7 @@ def ports() -> dict[str, dict[str, frozenset[str]]]:
     for port in (n for n in wiring.body if isinstance(n, ast.FunctionDef)):
         adapters = [n for n in ast.walk(port) if isinstance(n, ast.ImportFrom) and n.module]
         adapters = [n for n in adapters if str(n.module).startswith("truthloop.aws.")]
-        if not adapters or port.name == "_client":
+        if not adapters or port.name.startswith("_"):
             continue
         services = words(port) & {
             "dynamodb", "s3", "stepfunctions", "sagemaker-runtime", "events", "cloudwatch", "service-quotas",
@@ -117,7 +119,8 @@ def ports() -> dict[str, dict[str, frozenset[str]]]:
         (adapter,) = (n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name)
         found[port.name] = methods(adapter, {k: v for s in services for k, v in operations(s).items()})
     assert set(found) == {
-        "table", "objects", "executions", "pipeline", "registry", "endpoint", "jobs", "events", "alarms", "quotas",
+        "table", "objects", "executions", "pipeline", "registry", "endpoint", "jobs", "events", "alarms",
+        "quotas",
     }  # fmt: skip
     return found
 

@@ -97,6 +97,8 @@ def test_a_wildcard_resource_stands_only_where_aws_knows_no_other() -> None:
         "ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", "logs:CreateLogDelivery",
         "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery", "logs:ListLogDeliveries",
         "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups",
+        "cloudwatch:GetMetricStatistics", "servicequotas:ListServiceQuotas",
+        "servicequotas:ListAWSDefaultServiceQuotas", "sagemaker:ListTrainingJobs",
     }  # fmt: skip
     for role, statement in statements():
         if "*" in listed(statement["Resource"]):

@@ -22,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from local.context import LocalAws
 from local.dynamodb import install as make_dynamodb_atomic
+from local.quotas import install as know_training_quotas
 from tests.contract.api_model import violations
 from truthloop.aws.calls import CLIENT_CONFIG
 from truthloop.wiring import Wiring, wiring
@@ -121,6 +122,10 @@ class World:
             roleArn=ROLE,
         )
         self.machine: str = machine["stateMachineArn"]
+
+    def client(self, service: str) -> Any:
+        """Return a user's client."""
+        return self._clients(service)
 
     # -- functions -----------------------------------------------------------------------------------------
 
@@ -390,6 +395,7 @@ def load(function: str) -> ModuleType:
 def moto_url() -> Iterator[str]:
     """Serve moto on a free loopback port."""
     make_dynamodb_atomic(LocalAws(0, REGION))
+    know_training_quotas(LocalAws(0, REGION))
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -408,7 +414,7 @@ def clients(moto_url: str) -> Callable[[str], Any]:
     @cache
     def make(name: str) -> Any:
         config = CLIENT_CONFIG if name.startswith("function:") else None
-        service: Any = name.removeprefix("function:")
+        service: Any = name.rsplit(":", 1)[-1]
         client = session.client(service, endpoint_url=moto_url, config=config)
         if name.startswith("function:"):
             client.meta.events.register("before-parameter-build", refuse_what_aws_refuses)

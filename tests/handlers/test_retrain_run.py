@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
+from tests.handlers.runs import BREACH, finished, keyed, release, started
 from truthloop.errors import (
     AwsRequestFailed,
     ClaimLost,
@@ -23,184 +23,12 @@ from truthloop.errors import (
 
 BUCKET = "truthloop-data-111122223333-us-east-1"
 EXECUTION = "arn:aws:sagemaker:us-east-1:123456789012:pipeline/truthloop-pipeline/execution/abcdefghijkl"
-BREACH = {
-    "source": "aws.cloudwatch",
-    "detail-type": "CloudWatch Alarm State Change",
-    "id": "alarm-1",
-    "time": "2026-11-22T10:00:00Z",
-    "detail": {"alarmName": "truthloop-accuracy", "state": {"value": "ALARM", "reason": "0.7 < 0.85"}},
-}
-
-
-def keyed(claim: Any, **more: Any) -> dict[str, Any]:
-    return {"execution": claim["holder"], "generation": claim["generation"], **more}
-
-
-def release(world: Any, claim: Any, **parts: Any) -> Any:
-    given = dict.fromkeys(("outcome", "message", "preflight", "dataset", "decision", "error"))
-    return world.run("release_run", keyed(claim, **{**given, **parts}))
-
-
-def started(world: Any, claim: Any) -> tuple[Any, Any]:
-    """Snapshot and start; the pipeline is executing."""
-    dataset = world.run("snapshot_dataset", keyed(claim))
-    start = world.run("start_pipeline", keyed(claim, dataset=dataset))
-    world.set_pipeline_status(start["pipelineExecutionArn"], "Executing")
-    return dataset, start
-
-
-def finished(world: Any, name: str, outcome: str = "SUCCEEDED", trigger: Any = None) -> Any:
-    """Play one whole run; returns its claim."""
-    claim = world.claim(name, trigger)
-    _, start = started(world, claim)
-    status = {"SUCCEEDED": "Succeeded", "FAILED": "Failed"}[outcome]
-    world.set_pipeline_status(start["pipelineExecutionArn"], status)
-    answer = release(world, claim, outcome=outcome, decision={"outcome": outcome, "message": "m"})
-    assert answer["released"]
-    return claim
 
 
 @pytest.fixture
 def base(world: Any) -> Any:
     world.put("base/digits.parquet", b"base")
     return world
-
-
-# -- preflight ---------------------------------------------------------------------------------------------
-
-
-def test_the_first_run_needs_no_labels(base: Any) -> None:
-    verdict = base.run("preflight_run", keyed(base.claim("one")))
-    assert (verdict["verdict"], verdict["reason"]) == ("START", "ALL_RULES_PASSED")
-    assert verdict["estimatedUsd"] == pytest.approx(352.51)
-    assert verdict["approval"] == "manual"
-    assert all(rule["passed"] for rule in verdict["rules"])
-
-
-def test_the_same_evidence_is_refused_and_force_is_not(base: Any) -> None:
-    finished(base, "one")
-    refused = base.run("preflight_run", keyed(second := base.claim("two")))
-    assert (refused["verdict"], refused["reason"]) == ("REFUSE", "SAME_EVIDENCE")
-    release(base, second, outcome="REFUSED", preflight=refused)
-    forced = base.run("preflight_run", keyed(base.claim("three", {"force": True, "reason": "relabelled"})))
-    assert (forced["verdict"], forced["reason"]) == ("START", "FORCED")
-    assert not all(rule["passed"] for rule in forced["rules"])
-
-
-def test_a_forced_start_that_was_sent_twice_trains_once(base: Any) -> None:
-    # Given: the second came while the first was under way
-    forced = {"force": True, "reason": "relabelled"}
-    claim = base.claim("one", forced)
-    _, start = started(base, claim)
-    assert base.claim("two", forced)["outcome"] == "COALESCED"
-    base.set_pipeline_status(start["pipelineExecutionArn"], "Succeeded")
-    decision = {"outcome": "SUCCEEDED", "message": "m"}
-    assert release(base, claim, decision=decision)["followUp"] == "g00000002"
-    # When
-    verdict = base.run("preflight_run", keyed(base.claim("follow-up")))
-    # Then
-    assert (verdict["verdict"], verdict["reason"]) == ("REFUSE", "SAME_EVIDENCE")
-
-
-def test_labels_count_once_however_often_they_are_uploaded(base: Any) -> None:
-    # Given: a model in service
-    base.register("g00000001", "new", "Approved")
-    finished(base, "one")
-    for key in ("a", "b"):
-        base.corrections({"i1": "7", "i2": "3"}, key=key)
-    # When
-    claim = base.claim("two")
-    few = base.run("preflight_run", keyed(claim))
-    # Then
-    assert few["reason"] == "MINIMUM_NEW_LABELS"
-    assert few["evidence"]["newLabels"] == 2
-    assert few["evidence"]["newPerLabel"] == {"3": 1, "7": 1}
-    # When: enough
-    base.corrections({"i3": "1"}, key="c")
-    assert base.run("preflight_run", keyed(claim))["verdict"] == "START"
-
-
-def test_a_breach_needs_one_new_label(base: Any) -> None:
-    base.register("g00000001", "new", "Approved")
-    finished(base, "one")
-    claim = base.claim("two", BREACH)
-    assert base.run("preflight_run", keyed(claim))["reason"] == "SAME_EVIDENCE"
-    base.corrections({"i1": "7"})
-    verdict = base.run("preflight_run", keyed(claim))
-    assert verdict["verdict"] == "START"
-    assert verdict["evidence"]["breaches"][0]["kind"] == "alarm"
-
-
-def test_a_breach_waits_for_the_candidate_that_awaits_approval(base: Any) -> None:
-    base.register("g00000000", "old", "Approved")
-    finished(base, "one")
-    base.register("g00000001", "new", recommended="true")
-    base.corrections({"i1": "7"})
-    claim = base.claim("two", BREACH)
-    assert base.run("preflight_run", keyed(claim))["reason"] == "CANDIDATE_PENDING"
-
-
-def test_a_choice_against_the_recommendation_ends_the_wait(base: Any) -> None:
-    finished(base, "one")
-    base.register("g00000001", "new", recommended="true")
-    base.register("g00000001", "old", "Approved")
-    base.corrections({"i1": "7"})
-    assert base.run("preflight_run", keyed(base.claim("two", BREACH)))["verdict"] == "START"
-
-
-def test_cooldown_and_cap(base: Any) -> None:
-    base.configure("POLICY", cooldownMinutes=60, monthlySpendCapUsd=500)
-    base.at(datetime(2026, 11, 22, 12, tzinfo=UTC))
-    finished(base, "one")
-    base.put("base/more.parquet", b"more")
-    base.at(datetime(2026, 11, 22, 12, 59, tzinfo=UTC))
-    claim = base.claim("two")
-    verdict = base.run("preflight_run", keyed(claim))
-    failed = [rule["rule"] for rule in verdict["rules"] if not rule["passed"]]
-    assert failed == ["COOLDOWN", "MONTHLY_SPEND_CAP"]
-    assert verdict["reason"] == "COOLDOWN"
-    assert verdict["evidence"]["spentThisMonthUsd"] == pytest.approx(352.51)
-    base.at(datetime(2026, 12, 1, tzinfo=UTC))
-    assert base.run("preflight_run", keyed(claim))["verdict"] == "START"
-
-
-def test_a_failed_run_consumes_no_correction(base: Any) -> None:
-    base.register("g00000000", "new", "Approved")
-    finished(base, "one")
-    base.corrections({"i1": "1", "i2": "2", "i3": "3"})
-    finished(base, "two", outcome="FAILED")
-    base.corrections({"i4": "4"}, key="later")
-    verdict = base.run("preflight_run", keyed(base.claim("three")))
-    assert verdict["evidence"]["newLabels"] == 4
-    assert verdict["verdict"] == "START"
-
-
-def test_the_champion_is_what_the_endpoint_serves(base: Any) -> None:
-    served = base.register("g00000001", "new", "Approved")
-    base.register("g00000002", "new", "Approved")
-    deploy(base, served)
-    assert base.run("preflight_run", keyed(base.claim("one")))["evidence"]["champion"] == served
-
-
-def deploy(world: Any, package: str, *, config: str = "by-hand") -> None:
-    world.sagemaker.create_model(
-        ModelName="m",
-        ExecutionRoleArn="arn:aws:iam::1:role/r",
-        PrimaryContainer={"ModelPackageName": package},
-    )
-    world.sagemaker.create_endpoint_config(
-        EndpointConfigName=config,
-        ProductionVariants=[
-            {
-                "VariantName": "AllTraffic",
-                "ModelName": "m",
-                "InstanceType": "ml.g4dn.xlarge",
-                "InitialInstanceCount": 1,
-                "InitialVariantWeight": 1.0,
-            }
-        ],
-    )
-    world.sagemaker.create_endpoint(EndpointName="truthloop-endpoint", EndpointConfigName=config)
 
 
 @pytest.mark.parametrize("function", ["preflight_run", "snapshot_dataset", "start_pipeline", "release_run"])
@@ -212,126 +40,6 @@ def test_nobody_acts_without_the_claim(base: Any, function: str) -> None:
             function,
             {"execution": stranger, "generation": holder["generation"], "dataset": {}, "outcome": "FAILED"},
         )
-
-
-# -- snapshot ----------------------------------------------------------------------------------------------
-
-
-def test_a_snapshot_holds_the_newest_label_per_id_and_is_the_same_again(base: Any) -> None:
-    # Given
-    base.corrections({"i1": "7", "i2": "2"}, key="a", sequencer="02")
-    base.corrections({"i1": "1"}, key="b", sequencer="03")
-    base.put("capture/truthloop-endpoint/AllTraffic/2026/11/22/10/x.jsonl", b"{}")
-    base.put("capture/truthloop-endpoint-2/AllTraffic/2026/11/22/10/x.jsonl", b"{}")
-    claim = base.claim("one")
-    # When
-    first = base.run("snapshot_dataset", keyed(claim))
-    files = {key: base.get(key) for key in base.keys("datasets/")}
-    base.corrections({"i3": "3"}, key="late", sequencer="04")
-    again = base.run("snapshot_dataset", keyed(claim))
-    # Then
-    assert again == first
-    assert {key: base.get(key) for key in base.keys("datasets/")} == files
-    dataset = json.loads(files["datasets/g00000001/dataset.json"])
-    assert dataset["datasetVersion"] == first["datasetVersion"]
-    assert dataset["groundTruth"] == {"labels": 2, "new": 2, "perLabel": {"1": 1, "2": 1}}
-    assert dataset["champion"] is None
-    lines = files["datasets/g00000001/ground-truth.jsonl"].splitlines()
-    assert {(x["inferenceId"], x["label"]) for x in map(json.loads, lines)} == {("i1", "1"), ("i2", "2")}
-    assert json.loads(files["datasets/g00000001/capture.manifest"]) == [
-        {"prefix": f"s3://{BUCKET}/"},
-        "capture/truthloop-endpoint/AllTraffic/2026/11/22/10/x.jsonl",
-        "datasets/g00000001/dataset.json",
-    ]
-    assert json.loads(files["datasets/g00000001/champion.manifest"])[1:] == [
-        "datasets/g00000001/dataset.json"
-    ]
-
-
-def test_preflight_compares_the_version_that_the_snapshot_then_has(base: Any) -> None:
-    base.corrections({"i1": "7"})
-    claim = base.claim("one")
-    verdict = base.run("preflight_run", keyed(claim))
-    snapshot = base.run("snapshot_dataset", keyed(claim))
-    assert verdict["evidence"]["datasetVersion"] == snapshot["datasetVersion"]
-
-
-def test_a_later_snapshot_reads_only_what_is_new(base: Any) -> None:
-    # Given
-    base.corrections({"a": "1", "b": "2"}, key="early", sequencer="01")
-    finished(base, "one")
-    (early,) = base.keys("ground-truth/accepted/")
-    base.corrections({"b": "3", "c": "4"}, key="late", sequencer="02")
-    # When
-    seen: list[str] = []
-    base.hook("before-call.s3.GetObject", lambda params, **_: seen.append(params["url_path"]))
-    dataset = base.run("snapshot_dataset", keyed(base.claim("two")))
-    # Then
-    assert dataset["labels"] == 3
-    read = {path for path in seen if "ground-truth/accepted/" in path}
-    assert len(read) == 1
-    assert not any(early in path for path in read)
-    lines = base.get("datasets/g00000002/ground-truth.jsonl").decode().splitlines()
-    assert {line["inferenceId"]: line["label"] for line in map(json.loads, lines)} == {
-        "a": "1",
-        "b": "3",
-        "c": "4",
-    }
-
-
-def test_a_snapshot_that_crashed_halfway_is_finished(base: Any) -> None:
-    base.corrections({"i1": "7"})
-    claim = base.claim("one")
-    base.run("snapshot_dataset", keyed(claim))
-    whole = base.get("datasets/g00000001/ground-truth.jsonl")
-    for name in ("ground-truth.jsonl", "capture.manifest", "champion.manifest"):
-        base.s3.delete_object(Bucket=BUCKET, Key=f"datasets/g00000001/{name}")
-    base.run("snapshot_dataset", keyed(claim))
-    assert base.get("datasets/g00000001/ground-truth.jsonl") == whole
-    assert len(base.keys("datasets/g00000001/")) == 4
-
-
-def test_the_champion_goes_into_the_snapshot(base: Any) -> None:
-    arn = base.register("g00000000", "old", "Approved")
-    base.run("snapshot_dataset", keyed(base.claim("one")))
-    dataset = json.loads(base.get("datasets/g00000001/dataset.json"))
-    assert dataset["champion"]["modelPackageArn"] == arn
-    assert json.loads(base.get("datasets/g00000001/champion.manifest"))[1] == (
-        "runs/g00000000/models/old/output/model.tar.gz"
-    )
-
-
-def test_a_champion_outside_the_bucket_is_refused_with_what_to_do(base: Any) -> None:
-    base.sagemaker.create_model_package(
-        ModelPackageGroupName="truthloop-models",
-        ModelApprovalStatus="Approved",
-        InferenceSpecification={
-            "Containers": [{"Image": "i", "ModelDataUrl": "s3://elsewhere/model.tar.gz"}],
-            "SupportedContentTypes": ["image/png"],
-            "SupportedResponseMIMETypes": ["application/json"],
-        },
-    )
-    with pytest.raises(ModelPackageInvalid, match="copy it there"):
-        base.run("snapshot_dataset", keyed(base.claim("one")))
-
-
-def test_somebody_elses_file_among_the_accepted_is_found(base: Any) -> None:
-    base.put("ground-truth/accepted/2026/11/22/10/foreign.jsonl", b"not a label\n")
-    with pytest.raises(DatasetInvalid, match="line 1 of"):
-        base.run("snapshot_dataset", keyed(base.claim("one")))
-
-
-def test_accepted_objects_that_vanish_between_two_attempts_are_found(base: Any) -> None:
-    base.corrections({"i1": "7"})
-    claim = base.claim("one")
-    base.run("snapshot_dataset", keyed(claim))
-    (accepted,) = base.keys("ground-truth/accepted/")
-    base.put(accepted, b"")
-    with pytest.raises(DatasetInvalid, match="promises 1 labels"):
-        base.run("snapshot_dataset", keyed(claim))
-    base.s3.delete_object(Bucket=BUCKET, Key=accepted)
-    with pytest.raises(ObjectMissing):
-        base.run("snapshot_dataset", keyed(claim))
 
 
 # -- start -------------------------------------------------------------------------------------------------
