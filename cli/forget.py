@@ -18,7 +18,7 @@ from rich.console import Console
 from cli.bucket import Bucket, Content, Listed
 from cli.errors import BadInputError
 from cli.output import confirm, print_json
-from cli.records import CSV, read_entries, stated
+from cli.records import CSV, Entry, read_entries, stated
 from cli.stack import Stack
 from truthloop.aws.table import DynamoLoopTable
 from truthloop.decision import FORGOTTEN, Decision
@@ -30,8 +30,8 @@ from truthloop.standing import author_digest
 from truthloop.times import from_iso, to_iso
 from truthloop.uploads import format_of, read_lines
 
-_SETTLES_AFTER = timedelta(hours=1)
-"""A quarantine object without an accepted one is final by then: ingestion has long been tried again."""
+_NO_MESSAGE_LEFT_AFTER = timedelta(days=20)
+"""No queue keeps a message about an upload for so long: what was not read by then never will be."""
 _DATASETS = "datasets/"
 _SHOWN = 20
 
@@ -170,17 +170,23 @@ def _look(bucket: Bucket, author: str, before: str) -> Found:
             found.records += records
             found.accepted.append(content.listed)
     names = {_name(item.key) for item in listed}
-    quarantined = list(bucket.list(QUARANTINE_PREFIX))
-    for content in bucket.read_all(item for item in quarantined if item.size):
-        if any(_entry_by(line, author) for line in content.body.split(b"\n")):
+    refused: dict[str, set[int]] = {}
+    for content in bucket.read_all(bucket.list(QUARANTINE_PREFIX)):
+        entries = list(read_entries(content.body, content.key))
+        refused.setdefault(_name(content.key), set()).update(entry.identity[2] for entry in entries)
+        if any(_entry_by(entry, author) for entry in entries):
             found.quarantine.append(content.listed)
-    settled = {_name(item.key) for item in quarantined}
     for upload in bucket.read_all(item for item in bucket.versions(INBOX_PREFIX) if not item.deleted):
-        if not _upload_by(upload, author):
+        records, by_author = _upload_records(upload, author)
+        if not by_author:
             continue
         item = upload.listed
         name = digest(bucket.name, item.key, str(item.version_id))
-        ingested = name in names or (name in settled and _is_old(item))
+        lines = refused.get(name)
+        # Another person's correction in an upload that was not read to its end must not be deleted with it.
+        ingested = name in names or (
+            lines is not None and (0 in lines or len(lines) >= records or _is_old(item))
+        )
         (found.inbox if ingested else found.inbox_not_ingested).append(item)
     found.datasets = sorted(
         {
@@ -204,11 +210,8 @@ def _is_by(line: bytes, author: str, before: str) -> bool:
     return bool(record["eventMetadata"].get("author") == author and record["origin"]["uploadedAt"] < before)
 
 
-def _entry_by(line: bytes, author: str) -> bool:
+def _entry_by(entry: Entry, author: str) -> bool:
     """Whether a quarantined record is the author's, or cannot be read and holds the name."""
-    if not line.strip():
-        return False
-    (entry,) = read_entries(line, "the quarantine")
     return _record_by(entry.content, entry.format, entry.columns, author)
 
 
@@ -224,19 +227,24 @@ def _dataset_line_by(line: bytes, author: str) -> bool:
     return bool(line.strip()) and json.loads(line).get("author") == author
 
 
-def _upload_by(content: Content, author: str) -> bool:
-    """Whether an upload holds a record of the author; one that cannot be read is searched for the name."""
+def _upload_records(content: Content, author: str) -> tuple[int, bool]:
+    """Count the records of an upload, and say whether one is the author's.
+
+    An upload that cannot be read is searched for the name.
+    """
+    records, by_author = 0, False
     try:
         kind = format_of(content.key)
         columns: tuple[str, ...] = COLUMNS if kind.records == CSV else ()
         for line in read_lines([content.body], kind, len(content.body)):
             if kind.records == CSV and (header := _header(line.content)):
                 columns = header
-            elif _record_by(line.content, kind.records, columns, author):
-                return True
+                continue
+            records += 1
+            by_author = by_author or _record_by(line.content, kind.records, columns, author)
     except UploadRejected:
-        return author.encode() in content.body
-    return False
+        return records, by_author or author.encode() in content.body
+    return records, by_author
 
 
 def _header(line: bytes) -> tuple[str, ...] | None:
@@ -250,7 +258,7 @@ def _name(key: str) -> str:
 
 
 def _is_old(item: Listed) -> bool:
-    return bool(item.uploaded_at) and from_iso(item.uploaded_at) < datetime.now(UTC) - _SETTLES_AFTER
+    return bool(item.uploaded_at) and from_iso(item.uploaded_at) < datetime.now(UTC) - _NO_MESSAGE_LEFT_AFTER
 
 
 def _rewrite(content: Content, author: str, before: str, bucket: Bucket) -> None:
@@ -260,13 +268,13 @@ def _rewrite(content: Content, author: str, before: str, bucket: Bucket) -> None
 
 
 def _clear_uploads(found: Found, author: str, bucket: Bucket) -> None:
+    # The uploads first: what is in quarantine tells whether an upload was read to its end.
+    bucket.delete_versions(found.inbox)
     for content in bucket.read_all(found.quarantine):
-        lines = [line for line in content.body.split(b"\n") if line.strip()]
-        kept = [line for line in lines if not _entry_by(line, author)]
-        bucket.rewrite(content, b"".join(line + b"\n" for line in kept))
+        entries = read_entries(content.body, content.key)
+        bucket.rewrite(content, b"".join(e.to_line() for e in entries if not _entry_by(e, author)))
     # Older versions of quarantine objects hold what was sent back or was to be forgotten: both are done with.
     bucket.delete_versions(item for item in bucket.versions(QUARANTINE_PREFIX) if not item.latest)
-    bucket.delete_versions(found.inbox)
 
 
 def _ask(found: Found, given: argparse.Namespace) -> None:
@@ -325,7 +333,7 @@ def _sentences(
     else:
         yield "Accepted data holds nothing of this author."
     if found.inbox_not_ingested:
-        yield f"{len(found.inbox_not_ingested)} uploads are not ingested yet; run the command again later:"
+        yield f"{len(found.inbox_not_ingested)} uploads are not ingested to their end yet; run again later:"
         yield from _some(item.key for item in found.inbox_not_ingested)
     if inbox or quarantined:
         yield "Still there, with the records as they came (--inbox deletes them, whole uploads at a time):"

@@ -15,6 +15,8 @@ from typing import Any
 import boto3
 import pytest
 
+from tests.handlers.conftest import clients, moto_url, world  # noqa: F401 - fixtures
+
 ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
