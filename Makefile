@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test test-lambda-python lint types bench build deploy pipeline models lock clean
+.PHONY: help install demo local test test-lambda-python lint types decisions bench build deploy pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -73,6 +73,9 @@ lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hado
 types: $(VENV)/.test ## Run mypy in strict mode
 	@$(BIN)/mypy layers/common/truthloop local demo cli containers requirements
 	@for function in functions/*/app.py; do MYPYPATH=layers/common $(BIN)/mypy $$function || exit 1; done
+
+decisions: install ## Print the decision log: why it did or did not retrain (ARGS="g00000007", "--json" …)
+	@$(BIN)/truthloop decisions --stack $(STACK) $(ARGS)
 
 bench: $(VENV)/.test ## Run the benchmarks; each prints ratios beside its peer or floor
 	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done

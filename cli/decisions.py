@@ -29,6 +29,7 @@ COLOURS = {
     "COALESCED": "cyan",
     "REFUSED": "cyan",
     "SUPERSEDED": "cyan",
+    "WAITED": "cyan",
     "REJECTED_BY_GATE": "yellow",
     "REJECTED": "red",
     "FAILED": "red",

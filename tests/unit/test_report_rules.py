@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from truthloop import decision as outcomes
+from truthloop import policy
 from truthloop.report import ADVICE, HEADLINES, report
 
 PACKAGE = "arn:aws:sagemaker:us-east-1:123456789012:model-package/truthloop-models/8"
@@ -47,7 +48,10 @@ def test_a_trained_run_reads_like_a_letter() -> None:
                 "newLabels": Decimal(160),
                 "newPerLabel": {"7": Decimal(150), "3": Decimal(10)},
                 "waiting": 3,
-                "conflicts": ["x", "y"],
+                "conflicts": Decimal(5),
+                "conflictingIds": ["x", "y", "z", "v", "w"],
+                "alarm": {"name": "truthloop-accuracy", "breaching": True, "value": Decimal("0.71")},
+                "lastFailure": {"status": "Failed", "reason": "no capacity"},
                 "breaches": [{"kind": "alarm", "at": "…", "detail": "0.7 < 0.85"}],
                 "spentThisMonthUsd": Decimal("352.51"),
             },
@@ -73,8 +77,10 @@ def test_a_trained_run_reads_like_a_letter() -> None:
         "Evidence",
         "- 160 new labels: 7 × 150, 3 × 10",
         "- 3 waiting: the prediction is not captured yet, or the image is not uploaded",
-        "- 2 set aside: authors disagree",
+        "- 5 set aside: authors disagree",
         "- breach (alarm): 0.7 < 0.85",
+        "- the alarm truthloop-accuracy still breaches: 0.71 was measured",
+        "- the last run failed: no capacity",
         "",
         "Rules",
         "- for: ENOUGH_NEW_LABELS: 160 of 100",
@@ -90,7 +96,7 @@ def test_a_trained_run_reads_like_a_letter() -> None:
         "What to do",
         "- Approve it (or reject it: Rejected):",
         f"  {APPROVE}",
-        "- Settle where authors disagree: truthloop conflicts, then truthloop settle ID LABEL",
+        "- Settle where authors disagree (x, y, z, …): truthloop conflicts, then truthloop settle ID LABEL",
         "",
         "Where",
         "- execution: arn:run",
@@ -131,6 +137,12 @@ def test_a_refusal_names_grounds_bars_and_the_way_out() -> None:
     assert "- a run would cost about 352.51 USD" in text
     assert "- 1 new label\n" in text
     assert APPROVE in text
+
+
+def test_every_reason_of_the_policy_has_advice() -> None:
+    bars = {entry.name for entry in policy.RULES if entry.role == policy.BAR}
+    others = {policy.MINIMUM_NEW_LABELS, policy.MINIMUM_PER_CLASS, policy.WAITING_FOR_CAPTURE}
+    assert set(ADVICE) == bars | others | {"INVALID_TRIGGER"}
 
 
 @pytest.mark.parametrize("reason", sorted(ADVICE))

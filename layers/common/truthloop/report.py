@@ -22,20 +22,12 @@ from truthloop.decision import (
     STOPPED,
     SUCCEEDED,
     SUPERSEDED,
-)
-from truthloop.policy import (
-    CANDIDATE_PENDING,
-    COOLDOWN,
-    MINIMUM_NEW_LABELS,
-    MONTHLY_SPEND_CAP,
-    NO_MODEL_YET,
-    NO_NEW_LABELS,
-    PRICE_KNOWN,
-    SAME_EVIDENCE,
+    WAITED,
 )
 
 _CLASSES_SHOWN = 12
 _BREACHES_SHOWN = 3
+_CONFLICTS_SHOWN = 3
 _DETAIL_SHOWN = 160
 
 HEADLINES = {
@@ -44,6 +36,7 @@ HEADLINES = {
     REFUSED: "did not train",
     FAILED: "failed",
     STOPPED: "was stopped",
+    WAITED: "trained nothing itself: it waited for a pipeline run that nobody else waited for",
     COALESCED: "another run was going on; this trigger waits for it",
     INVALID: "the input is no reason to look",
     DEPLOYED: "in service",
@@ -55,23 +48,21 @@ HEADLINES = {
 
 FORCE = '{"force": true, "reason": "why"}'
 ADVICE: dict[str, str] = {
-    SAME_EVIDENCE: f"Wait for new corrections, or start by hand with {FORCE} to train on the same again.",
-    CANDIDATE_PENDING: "Approve or reject the candidate that waits.",
-    NO_MODEL_YET: "Put a base set under base/ and start the first run by hand with the input {}.",
-    NO_NEW_LABELS: "Upload corrections to the inbox. truthloop quarantine shows what was refused.",
-    MINIMUM_NEW_LABELS: "Wait for more corrections, or lower the parameter MinimumNewLabels.",
+    "SAME_EVIDENCE": f"Wait for new corrections, or start by hand with {FORCE} to train on the same again.",
+    "CANDIDATE_PENDING": "Approve or reject the candidate that waits.",
+    "NO_MODEL_YET": "Put a base set under base/ and start the first run by hand with the input {}.",
+    "NO_NEW_LABELS": "Upload corrections to the inbox. truthloop quarantine shows what was refused.",
+    "MINIMUM_NEW_LABELS": "Wait for more corrections, or lower the parameter MinimumNewLabels.",
     "MINIMUM_PER_CLASS": "Label more of the classes that lack examples, or lower MinimumNewLabelsPerClass.",
-    COOLDOWN: f"Wait, lower the parameter CooldownMinutes, or start by hand with {FORCE}.",
-    PRICE_KNOWN: "Set the parameter InstancePriceUsd to what an hour costs, or MonthlySpendCapUsd to 0.",
-    MONTHLY_SPEND_CAP: f"Raise the parameter MonthlySpendCapUsd, or start by hand with {FORCE}.",
+    "COOLDOWN": f"Wait, lower the parameter CooldownMinutes, or start by hand with {FORCE}.",
+    "PRICE_KNOWN": "Set the parameter InstancePriceUsd to what an hour costs, or MonthlySpendCapUsd to 0.",
+    "MONTHLY_SPEND_CAP": f"Raise the parameter MonthlySpendCapUsd, or start by hand with {FORCE}.",
     "IMAGE_GPU": "Name another type in TrainingInstanceType, or build the training image for this one.",
-    "QUOTA": "Ask for a higher quota (Service Quotas, SageMaker), or name another type in "
-    "TrainingInstanceType.",
+    "QUOTA": "Raise the quota (Service Quotas, Amazon SageMaker), or name another TrainingInstanceType.",
     "WAITING_FOR_CAPTURE": "Nothing: the corrections count as soon as their predictions are captured.",
-    "INVALID_TRIGGER": 'Start it with {}, with {"force": true, "reason": "why"}, or with an event as in '
-    "events/.",
+    "INVALID_TRIGGER": f"Start it with {{}}, with {FORCE}, or with an event as in events/.",
 }
-"""What a person can do about a reason."""
+"""What a person can do about a reason. By code, not by the policy's names: the release need not load it."""
 
 
 def report(decision: Mapping[str, Any]) -> str:
@@ -129,6 +120,12 @@ def _evidence(decision: Mapping[str, Any]) -> Iterator[str]:
     breaches = evidence.get("breaches") or ()
     for breach in breaches[:_BREACHES_SHOWN]:
         yield f"- breach ({breach.get('kind')}): {_short(breach.get('detail'))}"
+    alarm = evidence.get("alarm") or {}
+    if alarm.get("breaching"):
+        yield f"- the alarm {alarm.get('name')} still breaches: {_rounded(alarm.get('value'))} was measured"
+    failure = evidence.get("lastFailure") or {}
+    if failure:
+        yield f"- the last run {str(failure.get('status')).lower()}: {_short(failure.get('reason'))}"
     if len(breaches) > _BREACHES_SHOWN:
         yield f"- and {_plural(len(breaches) - _BREACHES_SHOWN, 'more breach', 'more breaches')}"
 
@@ -189,17 +186,25 @@ def _next(decision: Mapping[str, Any]) -> Iterator[str]:
         yield "- More and better labels, or a lower AccuracyThreshold. The model in service stays."
     elif outcome in (FAILED, STOPPED):
         yield "- Mend the cause. The labels are still new: the next trigger starts again after the cool-down."
+    elif outcome == WAITED:
+        yield "- Nothing: what asked for this run is decided by the next decision."
     elif outcome == COALESCED:
         yield "- Nothing: it is decided when the other run has ended, by the next decision."
     elif outcome in (REFUSED, INVALID) and reason in ADVICE:
         yield f"- {ADVICE[reason]}"
-        if reason == CANDIDATE_PENDING:
+        if reason == "CANDIDATE_PENDING":
             yield from _approve((decision.get("evidence") or {}).get("pendingCandidate"))
     elif outcome == REJECTED:
         yield "- Mend the cause and approve the package again, or another: truthloop models"
     evidence = decision.get("evidence") or {}
     if _count(evidence.get("conflicts")):
-        yield "- Settle where authors disagree: truthloop conflicts, then truthloop settle ID LABEL"
+        named = ", ".join(_short(i) for i in (evidence.get("conflictingIds") or ())[:_CONFLICTS_SHOWN])
+        about = (
+            f" ({named}{', …' if _count(evidence.get('conflicts')) > _CONFLICTS_SHOWN else ''})"
+            if named
+            else ""
+        )
+        yield f"- Settle where authors disagree{about}: truthloop conflicts, then truthloop settle ID LABEL"
     if _count(evidence.get("expired")):
         yield "- Look at what expired: truthloop quarantine --reason NO_CAPTURE"
 
@@ -255,6 +260,10 @@ def _count(value: Any) -> int:
 
 def _plural(count: Any, one: str, many: str | None = None) -> str:
     return f"{int(count)} {one if int(count) == 1 else many or one + 's'}"
+
+
+def _rounded(value: Any) -> str:
+    return "nothing" if value is None else f"{float(value):.4g}"
 
 
 def _short(text: object) -> str:
