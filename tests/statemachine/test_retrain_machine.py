@@ -69,9 +69,9 @@ def preflight(verdict: str = "START", approval: str = "manual") -> dict[str, Any
     start = verdict == "START"
     return {
         "verdict": verdict,
-        "reason": "ALL_RULES_PASSED" if start else "COOLDOWN",
+        "reason": {"START": "ALL_RULES_PASSED", "WAIT": "WAITING_FOR_CAPTURE"}.get(verdict, "COOLDOWN"),
         "message": "160 new labels." if start else "The last run began an hour ago.",
-        "rules": [{"rule": "COOLDOWN", "passed": start, "detail": "one hour"}],
+        "rules": [{"rule": "COOLDOWN", "role": "BAR", "passed": start, "detail": "one hour"}],
         "evidence": {"newLabels": 160},
         "estimatedUsd": 352.5,
         "approval": approval,
@@ -233,6 +233,29 @@ def test_a_refusal_is_released_and_mailed_to_nobody(run: Played) -> None:
         ),
     ]
     assert run.notices == []
+
+
+@scenario(
+    **{**BEGIN, "preflight_run": [preflight("WAIT"), preflight("WAIT"), preflight()]},
+    decide_run=[decided()],
+    release_run=[released()],
+)
+def test_captures_that_are_on_their_way_are_waited_for_under_the_claim(run: Played) -> None:
+    ended(run, "SUCCEEDED", "The new model is better.")
+    assert run.called == ["claim_run", *["preflight_run"] * 3, *LINE[2:]]
+    assert run.inputs("preflight_run") == [CALL] * 3
+    assert release_of(run)["preflight"] == preflight()
+
+
+@scenario(
+    claim_run=[claimed()],
+    preflight_run=[preflight("WAIT"), preflight("REFUSE")],
+    release_run=[released("REFUSED", "The last run began an hour ago.", run=None)],
+)
+def test_a_wait_that_ends_in_a_refusal_is_a_refusal(run: Played) -> None:
+    ended(run, "REFUSED", "The last run began an hour ago.", None)
+    assert release_of(run)["outcome"] == "REFUSED"
+    assert release_of(run)["preflight"] == preflight("REFUSE")
 
 
 @scenario(
