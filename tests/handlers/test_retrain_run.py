@@ -13,7 +13,6 @@ from truthloop.errors import (
     AwsRequestFailed,
     ClaimLost,
     DatasetInvalid,
-    ModelPackageInvalid,
     ObjectMissing,
     PipelineNotFound,
     PipelineStillRunning,
