@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from demo.digits import drift_all, split
 
@@ -33,7 +36,42 @@ def follow_ups(stack: Any) -> int:
     return sum(e["name"].startswith("follow-up-") for e in stack.executions("Retrain"))
 
 
-def test_five_starts_at_once_train_once(stack: Any) -> None:
+def command(stack: Any, *arguments: str) -> str:
+    """Run the truthloop command as a person would; returns what it prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={
+            "AWS_ENDPOINT_URL": stack.endpoint,
+            "AWS_ACCESS_KEY_ID": "user",
+            "AWS_SECRET_ACCESS_KEY": "user",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "COLUMNS": "200",
+            "PATH": "",
+        },
+        check=True,
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def mails(stack: Any) -> Callable[[], dict[str, str]]:
+    """Subscribe to the stack's notifications; answers with what was mailed since, by subject."""
+    sqs, sns = stack.client("sqs"), stack.client("sns")
+    url = sqs.create_queue(QueueName="mails")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=stack.outputs["NotificationTopicArn"], Protocol="sqs", Endpoint=arn)
+
+    def read() -> dict[str, str]:
+        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        bodies = [json.loads(message["Body"]) for message in found.get("Messages", [])]
+        return {body["Subject"]: body["Message"] for body in bodies}
+
+    return read
+
+
+def test_five_starts_at_once_train_once(stack: Any, mails: Callable[[], dict[str, str]]) -> None:
     before = follow_ups(stack)
     with ThreadPoolExecutor(5) as pool:
         executions = list(pool.map(lambda _: stack.start("Retrain", {}), range(5)))
@@ -47,6 +85,12 @@ def test_five_starts_at_once_train_once(stack: Any) -> None:
     assert len(stack.pipeline_runs()) == 1
     assert stack.record()["status"]["S"] == "IDLE"
     assert len(stack.packages()) == 2
+    # The mail is what the command says of that generation: word for word, and with the way to approve.
+    (told,) = mails().items()
+    generation = told[0].removeprefix("truthloop: retrain ").removesuffix(" SUCCEEDED")
+    shown = command(stack, "decisions", generation)
+    assert told[1] in shown.rstrip("\n").split("\n\n----\n\n")
+    assert "--model-approval-status Approved --model-package-arn arn:" in told[1]
 
 
 def test_approval_brings_the_model_into_service_and_an_edit_does_not(stack: Any) -> None:
@@ -165,21 +209,6 @@ def test_input_that_is_no_trigger_is_refused_in_words(stack: Any) -> None:
 
 
 def test_every_decision_reads_as_a_table(stack: Any) -> None:
-    command = [sys.executable, "-m", "cli", "decisions", "--limit", "50"]
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={
-            "AWS_ENDPOINT_URL": stack.endpoint,
-            "AWS_ACCESS_KEY_ID": "user",
-            "AWS_SECRET_ACCESS_KEY": "user",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "COLUMNS": "200",
-            "PATH": "",
-        },
-        check=True,
-    )
+    shown = command(stack, "decisions", "--limit", "50")
     for outcome in ("REFUSED", "COALESCED", "SUCCEEDED", "FAILED", "DEPLOYED", "REJECTED"):
-        assert outcome in result.stdout
+        assert outcome in shown
