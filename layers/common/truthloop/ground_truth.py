@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from truthloop.errors import UploadRejected
@@ -45,10 +46,11 @@ _LINE_DIGITS = 10
 _SOURCES = frozenset(SOURCES)
 _NO_TIME = "the event time is not an ISO 8601 time such as 2026-11-22T10:00:00Z"
 _in_seconds = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}Z").fullmatch
+_quoted = json.encoder.encode_basestring_ascii
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SourceObject:
     """The uploaded object that records come from: one version of one key."""
 
@@ -58,16 +60,23 @@ class SourceObject:
     sequencer: str
     uploaded_at: datetime
 
-    def at(self, line: Line) -> dict[str, Any]:
-        """Return where `line` stands, as a quarantine line says it."""
-        return {
-            "bucket": self.bucket,
-            "key": self.key,
-            "versionId": self.version_id,
-            "line": line.number,
-            "byteOffset": line.offset,
-            "uploadedAt": to_iso(self.uploaded_at),
-        }
+    @cached_property
+    def uploaded(self) -> str:
+        """The upload's time as text."""
+        return to_iso(self.uploaded_at)
+
+    @cached_property
+    def _object(self) -> str:
+        return (
+            f'{{"bucket":{_quoted(self.bucket)},"key":{_quoted(self.key)},'
+            f'"versionId":{_quoted(self.version_id)}'
+        )
+
+    def at(self, line: Line) -> str:
+        """Return where `line` stands, as the JSON of a quarantine line's ``source``."""
+        return (
+            f'{self._object},"line":{line.number},"byteOffset":{line.offset},"uploadedAt":"{self.uploaded}"}}'
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +98,20 @@ class Rejection:
             record, encoding = self.line.content.decode("utf-8"), "utf-8"
         except UnicodeDecodeError:
             record, encoding = base64.b64encode(self.line.content).decode("ascii"), "base64"
-        entry = {
-            "reason": self.reason,
-            "detail": self.detail,
-            "source": source.at(self.line),
-            "record": record,
-            "encoding": encoding,
-            "format": "jsonl" if self.columns is None else "csv",
-        }
+        told = '"jsonl"'
         if self.columns is not None:
-            entry["columns"] = self.columns
-        return _json_line(entry)
+            told = f'"csv","columns":[{",".join(map(_quoted, self.columns))}]'
+        # Written out for the same reason as accepted lines: an upload may be bad from end to end.
+        return (
+            f'{{"reason":"{self.reason}","detail":{_quoted(self.detail)},"source":{source.at(self.line)},'
+            f'"record":{_quoted(record)},"encoding":"{encoding}","format":{told}}}\n'
+        ).encode()
 
 
 def rejected_whole(problem: UploadRejected, source: SourceObject) -> bytes:
     """Return the quarantine line of an object of which no record is read."""
-    return _json_line(
-        {"reason": problem.reason, "detail": problem.detail, "source": source.at(Line(0, 0, b""))}
-    )
-
-
-def _json_line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    where = source.at(Line(0, 0, b""))
+    return f'{{"reason":"{problem.reason}","detail":{_quoted(problem.detail)},"source":{where}}}\n'.encode()
 
 
 def label_set_name(known_labels: frozenset[str] | None) -> str:
@@ -153,7 +154,7 @@ class Judge:
         self._known = known_labels
         self._columns: tuple[str, ...] | None = COLUMNS if records == CSV else None
         self._read: Callable[[str], _Stated | None] = self._read_csv if records == CSV else self._read_json
-        self._uploaded = to_iso(source.uploaded_at)
+        self._uploaded = source.uploaded
         self._latest = to_iso(source.uploaded_at + CLOCK_TOLERANCE)
         self._sequencer = padded_sequencer(source.sequencer)
         self._own_bucket = f"s3://{source.bucket}/"

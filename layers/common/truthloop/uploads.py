@@ -15,7 +15,7 @@ TOO_LARGE = "TOO_LARGE"
 
 MAXIMUM_OBJECT_BYTES = 128 * 1024 * 1024
 MAXIMUM_LINES = 2_000_000
-"""With the bytes: less than a minute's work for the ingest function, which has five for a whole batch."""
+"""With the bytes: less than two minutes for the ingest function, which has five for a whole batch."""
 MAXIMUM_LINE_BYTES = 64 * 1024
 
 JSONL = "jsonl"
