@@ -271,6 +271,47 @@ def test_a_forced_start_that_takes_a_live_run_over_is_decided_after_it(base: Wor
     assert base.run("preflight_run", keyed(follow_up))["reason"] == "FORCED"
 
 
+def test_a_taker_looks_again_when_the_dead_holders_function_starts_a_run_after_all(base: World) -> None:
+    # Given: the execution has ended, and the function that it called last does not know
+    claim, dataset = begun(base)
+    base.end(claim["holder"])
+    started: list[Any] = []
+
+    def start_first(**_: Any) -> None:
+        if not started:
+            started.append(None)
+            started.append(base.run("start_pipeline", keyed(claim, dataset=dataset)))
+            base.set_pipeline_status(started[1]["pipelineExecutionArn"], "Executing")
+
+    base.hook("before-call.dynamodb.UpdateItem", start_first)
+    # When
+    taker = base.claim("two", FORCED)
+    # Then: its trigger came too late for that run
+    assert (taker["outcome"], taker["pipelineExecutionArn"]) == (
+        "ADOPTED",
+        started[1]["pipelineExecutionArn"],
+    )
+    assert list(base.record()["pending"]) == ["two"]
+
+
+def test_an_execution_that_was_coalesced_stays_so_however_late_its_retry_comes(base: World) -> None:
+    # Given: the trigger was recorded, the answer lost, and the follow-up has decided
+    claim = base.claim("one")
+    base.lose_answer("dynamodb.TransactWriteItems")
+    arn = base.execution("forced")
+    event = {"execution": arn, "trigger": FORCED, "startedAt": "2026-11-22T10:00:00.123Z"}
+    with pytest.raises(TransientAwsError):
+        base.run("claim_run", event)
+    assert release(base, claim, outcome="FAILED", message="m")["followUp"] == "g00000002"
+    follow_up = base.claim("follow-up")
+    assert {trigger["id"] for trigger in follow_up["triggers"]} == {"forced", "follow-up"}
+    release(base, follow_up, outcome="FAILED", message="m")
+    record = base.record()
+    # When / Then
+    assert base.run("claim_run", event)["outcome"] == "COALESCED"
+    assert base.record() == record
+
+
 def test_a_sweep_decides_what_a_follow_up_did_not_live_to_decide(base: World) -> None:
     # Given: a trigger waits on an idle record, and nobody has started the follow-up
     claim = base.claim("one")

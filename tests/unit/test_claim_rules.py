@@ -104,10 +104,10 @@ def test_an_ended_holder_is_taken_over_in_its_generation() -> None:
 def test_a_taker_comes_too_late_for_a_run_that_was_asked_for(run: dict[str, Any]) -> None:
     assert claimed(**run).has_run
     assert plan_claim(claimed(**run), "me", MINE, HolderState.ENDED, NOW) == TakeOver(
-        7, "holder", {"other": OTHER}, waiting=MINE
+        7, "holder", {"other": OTHER}, waiting=MINE, has_run=True
     )
     assert plan_claim(claimed(**run), "me", OTHER, HolderState.ENDED, NOW) == TakeOver(
-        7, "holder", {"other": OTHER}, waiting=None
+        7, "holder", {"other": OTHER}, waiting=None, has_run=True
     )
 
 

@@ -216,13 +216,16 @@ class TakeOver:
     """Become the holder of the same generation, in place of one that has ended.
 
     `waiting` is the taker's trigger when it came too late for the generation's run: it stays pending, as it
-    would have if the holder had lived. None when it joins `triggers`, or is recorded already.
+    would have if the holder had lived. None when it joins `triggers`, or is recorded already. With `has_run`
+    false the write must find the generation without a run: the function that its holder called last may
+    still be asking for one.
     """
 
     generation: int
     expected_holder: str
     triggers: Mapping[str, Trigger]
     waiting: Trigger | None = None
+    has_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,7 @@ def plan_claim(
     if not _is_gone(record, holder_state, now):
         return Coalesce(record.generation, record.holder, waiting)
     if record.has_run:
-        return TakeOver(record.generation, record.holder, record.triggers, waiting)
+        return TakeOver(record.generation, record.holder, record.triggers, waiting, has_run=True)
     return TakeOver(record.generation, record.holder, {**record.triggers, trigger.id: trigger})
 
 

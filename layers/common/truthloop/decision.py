@@ -36,6 +36,11 @@ _REFUSED_IN_METADATA = re.compile(r"[^\w .:/=+\-@]")
 _SPELT_IN_METADATA = {"%": "percent", "(": "- ", ";": " -"}
 
 
+def decision_key(at: str, execution: str) -> str:
+    """Return the ``sk`` of an execution's decision of that time."""
+    return f"{at}#{execution_name(execution)}"
+
+
 @dataclass(frozen=True)
 class Decision:
     """One item of the decision log."""
@@ -57,7 +62,7 @@ class Decision:
     @property
     def sort_key(self) -> str:
         """The item's ``sk``."""
-        return f"{self.at}#{execution_name(self.execution)}"
+        return decision_key(self.at, self.execution)
 
     def to_map(self) -> dict[str, Any]:
         """Return the item's attributes, keys aside."""

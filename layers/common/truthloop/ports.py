@@ -72,6 +72,10 @@ class LoopTable(Protocol):
         """Read the newest decision that an execution has written about a generation."""
         ...
 
+    def has_decision(self, at: str, execution: str) -> bool:
+        """Whether an execution has a decision of that time in the log."""
+        ...
+
     def put_decision(self, decision: Decision) -> None:
         """Write one decision; the same one again changes nothing."""
         ...

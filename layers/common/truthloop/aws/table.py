@@ -8,13 +8,14 @@ from typing import Any
 from truthloop.aws.attributes import from_item, to_attribute, to_item
 from truthloop.aws.calls import translated
 from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Orphan, Take, TakeOver
-from truthloop.decision import Decision
+from truthloop.decision import Decision, decision_key
 from truthloop.triggers import Trigger
 
 _RECORD_KEY = to_item({"pk": "GENERATION", "sk": "CURRENT"})
 _DECISIONS = "DECISION"
 _TESTED = "TESTED"
 _HELD = "#status = :claimed AND #holder = :holder AND #generation = :generation"
+_NO_RUN = "attribute_not_exists(starting) AND attribute_not_exists(pipelineExecutionArn)"
 _NAMES = {"#status": "status", "#holder": "holder", "#generation": "generation"}
 
 
@@ -82,7 +83,7 @@ class DynamoLoopTable:
             "SET #holder = :taker, claimedAt = :at, adoptedFrom = :holder, triggers = :triggers"
             + found
             + pending,
-            _HELD,
+            _HELD if plan.has_run else f"{_HELD} AND {_NO_RUN}",
             names,
             {
                 **_held(plan.generation, plan.expected_holder),
@@ -194,6 +195,12 @@ class DynamoLoopTable:
             )
             found = next((item for page in pages for item in page["Items"]), None)
         return from_item(found) if found else None
+
+    def has_decision(self, at: str, execution: str) -> bool:
+        """Look for the decision of an execution at a time, strongly consistent."""
+        key = to_item({"pk": _DECISIONS, "sk": decision_key(at, execution)})
+        with translated():
+            return "Item" in self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True)
 
     def put_decision(self, decision: Decision) -> None:
         """Write one decision; its key is its time and execution, so the same one again changes nothing."""

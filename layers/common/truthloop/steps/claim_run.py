@@ -89,6 +89,11 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
     record = ports.table.read()
     plan = plan_claim(record, execution, trigger, _holder_state(record, execution, ports), ports.now())
     at = to_iso(ports.now())
+    if isinstance(plan, Take | TakeOver) and ports.table.has_decision(started_at, execution):
+        # An earlier attempt was coalesced, and its answer lost: whoever has held the claim since has decided
+        # about the trigger, or will. A forced start would else be paid twice.
+        holder = str(record.holder or "") if record else ""
+        return _answer("COALESCED", plan.generation, holder, None, {trigger.id: trigger})
     match plan:
         case Held(held):
             adopted = held.adopted_from or held.pipeline_execution_arn
