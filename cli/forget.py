@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cli.bucket import Bucket, Content, Listed
 from cli.errors import BadInputError
-from cli.output import confirm, print_json
+from cli.output import confirm, counted, print_json
 from cli.records import CSV, Entry, read_entries, stated
 from cli.stack import Stack
 from truthloop.aws.table import DynamoLoopTable
@@ -72,8 +72,9 @@ class Tombstone:
             outcome=FORGOTTEN,
             reason=FORGOTTEN,
             message=(
-                f"{self.records} records in {self.objects} accepted objects and {self.uploads} whole uploads "
-                f"were deleted, asked for by {self.by}: {self.reason} (author {self.author})"
+                f"{counted(self.records, 'record')} in {counted(self.objects, 'accepted object')} and "
+                f"{counted(self.uploads, 'whole upload')} were deleted, asked for by "
+                f"{self.by}: {self.reason} (author {self.author})"
             ),
             evidence={
                 "author": self.author,
@@ -278,10 +279,10 @@ def _clear_uploads(found: Found, author: str, bucket: Bucket) -> None:
 
 
 def _ask(found: Found, given: argparse.Namespace) -> None:
-    parts = [f"{found.records} records in {len(found.accepted)} accepted objects"]
+    parts = [f"{counted(found.records, 'record')} in {counted(len(found.accepted), 'accepted object')}"]
     if given.inbox:
-        parts.append(f"{len(found.inbox)} uploads as a whole")
-        parts.append(f"the author's entries in {len(found.quarantine)} quarantine objects")
+        parts.append(f"{counted(len(found.inbox), 'upload')} as a whole")
+        parts.append(f"the author's entries in {counted(len(found.quarantine), 'quarantine object')}")
     confirm(f"This deletes {', '.join(parts)}, for good.", yes=given.yes)
 
 
@@ -326,14 +327,16 @@ def _sentences(
 ) -> Iterator[str]:
     if tombstone:
         yield (
-            f"Forgotten: {tombstone.records} records in {tombstone.objects} accepted objects. What the "
-            f"author uploaded before {tombstone.before[:19]}Z does not count any more. The log keeps that "
+            f"Forgotten: {counted(tombstone.records, 'record')} in "
+            f"{counted(tombstone.objects, 'accepted object')}. What the author "
+            f"uploaded before {tombstone.before[:19]}Z does not count any more. The log keeps that "
             "this was done, without the name."
         )
     else:
         yield "Accepted data holds nothing of this author."
     if found.inbox_not_ingested:
-        yield f"{len(found.inbox_not_ingested)} uploads are not ingested to their end yet; run again later:"
+        waiting = counted(len(found.inbox_not_ingested), "upload")
+        yield f"Not ingested to the end yet: {waiting}; run the command again later:"
         yield from _some(item.key for item in found.inbox_not_ingested)
     if inbox or quarantined:
         yield "Still there, with the records as they came (--inbox deletes them, whole uploads at a time):"

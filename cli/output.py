@@ -15,6 +15,15 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def counted(number: int, one: str) -> str:
+    """Return a number of things: ``1 object``, ``2 objects``."""
+    return (
+        f"{number} {one}"
+        if number == 1
+        else f"{number} {one[:-1] + 'ies' if one.endswith('y') else one + 's'}"
+    )
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is deleted.
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from cli.bucket import Bucket, Content
 from cli.errors import BadInputError
-from cli.output import print_json
+from cli.output import counted, print_json
 from cli.records import Entry, read_entries, stated
 from cli.stack import Stack
 from truthloop.settings import QUARANTINE_PREFIX
@@ -85,7 +85,9 @@ def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
             saved.append(entry.to_line())
     if given.save:
         _write(given.save, saved)
-        print(f"{len(saved)} entries are in {given.save}: mend their field record, then", file=sys.stderr)
+        print(
+            f"{given.save} has {counted(len(saved), 'entry')}: mend their field record, then", file=sys.stderr
+        )
         print(f"  truthloop requeue {given.save}", file=sys.stderr)
     found = sorted(groups.values(), key=lambda group: (-group.records, group.reason))
     if given.json:

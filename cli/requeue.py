@@ -21,7 +21,7 @@ from rich.console import Console
 from cli import quarantine
 from cli.bucket import Bucket, Content
 from cli.errors import BadInputError
-from cli.output import print_json
+from cli.output import counted, print_json
 from cli.records import CSV, Entry, csv_header, read_entries
 from cli.stack import Stack
 from truthloop.ground_truth import Judge, Rejection, SourceObject
@@ -68,8 +68,9 @@ class Done:
         if self.records:
             before = f", {self.again} of them uploaded before" if self.again else ""
             yield (
-                f"{self.records} records went back to {PREFIX} in {self.uploaded + self.again} objects"
-                f"{before}; {self.removed} entries left the quarantine."
+                f"{counted(self.records, 'record')} went back to {PREFIX} in "
+                f"{counted(self.uploaded + self.again, 'object')}{before}; "
+                f"{counted(self.removed, 'entry')} left the quarantine."
             )
             foreseen = ", ".join(f"{count} × {what}" for what, count in self.foreseen.most_common())
             yield f"What the door will say of them, within a minute: {foreseen}."

@@ -195,7 +195,7 @@ def test_reasons_are_counted_and_missing_classes_named(loop: Loop, tmp_path: Pat
 
     file = tmp_path / "entries.jsonl"
     _, _, err = loop("quarantine", "--reason", "UNKNOWN_LABEL", "--save", str(file))
-    assert f"3 entries are in {file}" in err
+    assert f"{file} has 3 entries" in err
     assert [json.loads(line)["reason"] for line in file.read_text().splitlines()] == ["UNKNOWN_LABEL"] * 3
     assert "cannot be written" in loop.refused("quarantine", "--save", str(tmp_path / "no" / "folder"))
 

@@ -162,7 +162,7 @@ def _cost(decision: Mapping[str, Any]) -> Iterator[str]:
         started = bool(decision.get("pipelineExecutionArn"))
         yield f"- {'about' if started else 'a run would cost about'} {estimate:,.2f} USD"
     spent = (decision.get("evidence") or {}).get("spentThisMonthUsd")
-    if spent is not None:
+    if spent:
         yield f"- {float(spent):,.2f} USD were estimated for earlier runs of this month"
 
 
