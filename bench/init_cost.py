@@ -2,10 +2,10 @@
 
 Run ``python bench/init_cost.py``; it needs valgrind. Init is what happens before the first AWS call of a
 typical invocation: the interpreter's start, the import of ``app`` and the making of the clients that this
-invocation uses (`CLIENTS`), with the layer as ``make`` builds it and the environment as Lambda sets it. Nothing
-can be written beside the code there, so what the layer has not compiled is compiled anew; the interpreter's own
-library and boto3 are compiled. The bare handler imports nothing. Instructions are counted by cachegrind with a
-fixed hash seed: two runs differ by less than 0.2 %, whatever else the machine does.
+invocation uses (`CLIENTS`), with the layer as ``make`` builds it and the environment as Lambda sets it.
+Nothing can be written beside the code there, so what the layer has not compiled is compiled anew; the
+interpreter's own library and boto3 are compiled. The bare handler imports nothing. Instructions are counted
+by cachegrind with a fixed hash seed: two runs differ by less than 0.2 %, whatever else the machine does.
 
 ``init_cost.json`` is the baseline. A function whose ratio to the bare handler has grown by more than 2 %
 fails, with the modules that grew; ``--update`` writes the present figures into it. ``--explain FUNCTION``
