@@ -176,7 +176,7 @@ def _has_expired(
     terms: Terms,
 ) -> bool:
     origin = statement.origin
-    if (origin.key, origin.version_id, origin.line) in lapsed:
+    if lapsed and (origin.key, origin.version_id, origin.line) in lapsed:
         return True
     return origin.uploaded_at < terms.expired_before and not present(statement)
 
