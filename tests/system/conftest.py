@@ -176,6 +176,41 @@ class Stack:
             Body="\n".join(lines).encode() + b"\n",
         )
 
+    def capture(self, inference_ids: list[str]) -> None:
+        """Write captured predictions for invented ids, as the endpoint writes those of real ones."""
+        image = {"observedContentType": "image/png", "mode": "INPUT", "data": "iVBORw==", "encoding": "BASE64"}
+        answer = {"observedContentType": "application/json", "mode": "OUTPUT", "data": "{}", "encoding": "JSON"}
+        records = [
+            {
+                "captureData": {"endpointInput": image, "endpointOutput": answer},
+                "eventMetadata": {
+                    "eventId": str(uuid.uuid4()),
+                    "inferenceId": inference_id,
+                    "inferenceTime": "2026-11-22T10:00:00Z",
+                },
+                "eventVersion": "0",
+            }
+            for inference_id in inference_ids
+        ]
+        self.client("s3").put_object(
+            Bucket=self.outputs["DataBucketName"],
+            Key=f"capture/{self.outputs['EndpointName']}/AllTraffic/2026/11/22/10/{uuid.uuid4()}.jsonl",
+            Body="".join(json.dumps(record) + "\n" for record in records).encode(),
+        )
+
+    def wait_captured(self, inference_ids: list[str]) -> None:
+        """Wait until the endpoint has written the captures of these requests."""
+        s3, bucket = self.client("s3"), self.outputs["DataBucketName"]
+
+        def look() -> bool | None:
+            held = set()
+            for key in self.keys(f"capture/{self.outputs['EndpointName']}/"):
+                for line in s3.get_object(Bucket=bucket, Key=key)["Body"].iter_lines():
+                    held.add(json.loads(line)["eventMetadata"].get("inferenceId"))
+            return True if held >= set(inference_ids) else None
+
+        wait_for("the capture of the requests", look)
+
     def keys(self, prefix: str) -> list[str]:
         pages = (
             self.client("s3")

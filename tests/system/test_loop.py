@@ -155,6 +155,8 @@ def test_corrections_are_counted_once_and_bad_ones_kept_with_the_reason(stack: A
             InferenceId=digit.example_id,
             Body=digit.png,
         )
+    # A label counts as soon as its prediction is captured, which takes the endpoint a moment.
+    stack.wait_captured([digit.example_id for digit in digits])
     lines = [stack.correction(digit.example_id, digit.label) for digit in digits]
     stack.upload("a.jsonl", lines[:150])
     stack.upload("a.jsonl", lines[:150])
@@ -164,7 +166,8 @@ def test_corrections_are_counted_once_and_bad_ones_kept_with_the_reason(stack: A
     stack.wait_for("acceptance", lambda: True if len(stack.keys("ground-truth/accepted/")) >= 4 else None)
     stack.quiet()
     refused = [d for d in stack.decisions() if d["reason"] == "MINIMUM_NEW_LABELS"]
-    # Three uploads of the same 150; the early one is in the first run's dataset, the bad ones nowhere.
+    # Three uploads of the same 150; the early one waits for a capture that never comes, the bad ones count
+    # nowhere.
     assert refused[-1]["message"].startswith("150 new labels"), refused
     assert len(stack.pipeline_runs()) == 1
 
