@@ -178,11 +178,14 @@ class Stack:
 
     def capture(self, inference_ids: list[str]) -> None:
         """Write captured predictions for invented ids, as the endpoint writes those of real ones."""
-        image = {"observedContentType": "image/png", "mode": "INPUT", "data": "iVBORw==", "encoding": "BASE64"}
-        answer = {"observedContentType": "application/json", "mode": "OUTPUT", "data": "{}", "encoding": "JSON"}
+        image = {"observedContentType": "image/png", "mode": "INPUT", "encoding": "BASE64"}
+        answer = {"observedContentType": "application/json", "mode": "OUTPUT", "encoding": "JSON"}
         records = [
             {
-                "captureData": {"endpointInput": image, "endpointOutput": answer},
+                "captureData": {
+                    "endpointInput": {**image, "data": "iVBORw=="},
+                    "endpointOutput": {**answer, "data": "{}"},
+                },
                 "eventMetadata": {
                     "eventId": str(uuid.uuid4()),
                     "inferenceId": inference_id,
