@@ -119,7 +119,7 @@ def read(
         PaginationConfig={"MaxItems": limit},
     )
     return [
-        {name: plain(decode(value)) for name, value in item.items() if name not in {"pk", "sk"}}
+        {name: plain(decode(item[name])) for name in sorted(item) if name not in {"pk", "sk"}}
         for page in pages
         for item in page["Items"]
     ]
@@ -158,7 +158,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
+        return {key: plain(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     return value

@@ -10,7 +10,7 @@ import argparse
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +22,13 @@ from cli import quarantine
 from cli.bucket import Bucket, Content
 from cli.errors import BadInputError
 from cli.output import counted, print_json
-from cli.records import CSV, Entry, csv_header, read_entries
+from cli.records import CSV, Entry, csv_header, read_entries, stated
 from cli.stack import Stack
 from truthloop.ground_truth import Judge, Rejection, SourceObject
 from truthloop.names import digest
 from truthloop.settings import INBOX_PREFIX
+from truthloop.standing import author_digest
+from truthloop.steps.evidence import read_forgotten
 from truthloop.steps.ingest_ground_truth import KnownLabels
 from truthloop.uploads import MAXIMUM_LINE_BYTES, Line
 
@@ -49,6 +51,7 @@ class Done:
     removed: int = 0
     whole_objects: int = 0
     cut: int = 0
+    forgotten: int = 0
     foreseen: Counter[str] = field(default_factory=Counter)
 
     def to_map(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class Done:
             "removedFromQuarantine": self.removed,
             "wholeObjects": self.whole_objects,
             "cutRecords": self.cut,
+            "forgotten": self.forgotten,
             "foreseen": dict(self.foreseen.most_common()),
         }
 
@@ -83,6 +87,11 @@ class Done:
                 f"{self.whole_objects} entries are about whole objects, which lie in the inbox as they came: "
                 "mend those files and upload them again."
             )
+        if self.forgotten:
+            yield (
+                f"{counted(self.forgotten, 'record')} stayed: the author was forgotten after the upload. "
+                "truthloop forget --inbox deletes what quarantine holds of somebody."
+            )
         if self.cut:
             yield (
                 f"{self.cut} records are longer than a line may be and were cut: shorten the original, or "
@@ -105,7 +114,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
     """Run the command; return the exit code."""
     ports, done = stack.ports(), Done()
-    requeue = Requeue(stack.bucket, KnownLabels().get(ports).labels, ports.now(), done)
+    labels, forgotten = KnownLabels().get(ports).labels, read_forgotten(ports.objects)
+    requeue = Requeue(stack.bucket, labels, forgotten, ports.now(), done)
     if given.file:
         requeue.from_file(given.file)
     else:
@@ -127,15 +137,26 @@ class Requeue:
         The data bucket.
     labels : frozenset[str] or None
         The served model's label set, to foresee what the door will say.
+    forgotten : Mapping[str, str]
+        Per forgotten author (SHA-256) the time before which their uploads do not exist. Sent back, a record
+        would be a new upload, and the door knows nobody.
     now : datetime
         When the records will be uploaded.
     done : Done
         What is counted.
     """
 
-    def __init__(self, bucket: Bucket, labels: frozenset[str] | None, now: datetime, done: Done) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        labels: frozenset[str] | None,
+        forgotten: Mapping[str, str],
+        now: datetime,
+        done: Done,
+    ) -> None:
         self._bucket = bucket
         self._labels = labels
+        self._forgotten = forgotten
         self._now = now
         self._done = done
 
@@ -147,7 +168,7 @@ class Requeue:
         BadInputError
             When the file or a line of it cannot be used; then nothing was done.
         """
-        entries = _read(path)
+        entries = [entry for entry in _read(path) if not self._is_forgotten(entry)]
         for part in _parts(entries):
             self._upload(part)
         gone = {entry.identity for entry in entries}
@@ -172,7 +193,7 @@ class Requeue:
             chosen = [entry for entry in entries if entry.reason == reason]
             self._done.whole_objects += sum(entry.is_object for entry in chosen)
             self._done.cut += sum(entry.is_cut and not entry.is_object for entry in chosen)
-            if any(_goes_back(entry) for entry in chosen):
+            if any(map(_goes_back, chosen)):
                 held.append(content)
                 size += len(content.body)
             if size > _BYTES_AT_ONCE:
@@ -187,13 +208,22 @@ class Requeue:
         entries: dict[Identity, Entry] = {}
         for content in held:
             for entry in read_entries(content.body, content.key):
-                if entry.reason == reason and _goes_back(entry) and entry.identity not in sent:
+                if entry.reason != reason or not _goes_back(entry) or entry.identity in sent:
+                    continue
+                if not self._is_forgotten(entry):
                     entries[entry.identity] = entry
         for part in _parts(entries.values()):
             self._upload(part)
         sent |= set(entries)
         for content in held:
             self._remove(content, sent, reason)
+
+    def _is_forgotten(self, entry: Entry) -> bool:
+        author, _ = stated(entry.content, entry.format, entry.columns)
+        before = self._forgotten.get(author_digest(author)) if author and self._forgotten else None
+        stays = before is not None and entry.uploaded_at < before
+        self._done.forgotten += stays
+        return stays
 
     def _upload(self, part: list[Entry]) -> None:
         lines = [entry.to_upload() for entry in part]

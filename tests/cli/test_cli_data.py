@@ -331,6 +331,21 @@ def test_a_bad_line_of_a_file_changes_nothing(
     assert len(loop.lines(QUARANTINE)) == 2
 
 
+def test_a_forgotten_persons_record_does_not_come_back_by_this_door(loop: Loop, tmp_path: Path) -> None:
+    loop.serve("7")
+    loop.upload("a.jsonl", record("1", "zebra", author="ann"), record("2", "zebra", author="bob"))
+    loop.upload("b.jsonl", record("3", "7", author="ann"))
+    file = tmp_path / "entries.jsonl"
+    loop.ok("quarantine", "--save", str(file))
+    assert forget(loop)[0] == 0
+    loop.serve("7", "zebra")
+    done = loop.json("requeue", "--reason", "UNKNOWN_LABEL")
+    assert (done["records"], done["forgotten"]) == (1, 1)
+    assert "1 record stayed: the author was forgotten" in loop.ok("requeue", str(file))
+    loop.ingest_requeued()
+    assert loop.accepted() == {"2": "zebra"}
+
+
 def test_unknown_reasons_and_missing_files_are_one_sentence(loop: Loop, tmp_path: Path) -> None:
     assert "it is empty" in loop.refused("requeue", "--reason", "NOT_JSON")
     loop.upload("a.jsonl", "{")
