@@ -211,6 +211,34 @@ def test_input_that_is_no_trigger_is_refused_in_words(stack: Any) -> None:
     assert stack.record()["status"]["S"] == "IDLE"
 
 
+def test_people_mend_settle_and_forget_on_the_deployed_stack(stack: Any) -> None:
+    def grown(prefix: str, before: list[str], by: int = 1) -> None:
+        stack.wait_for(
+            f"{by} more under {prefix}", lambda: True if len(stack.keys(prefix)) >= len(before) + by else None
+        )
+
+    accepted, refused = stack.keys("ground-truth/accepted/"), stack.keys("ground-truth/quarantine/")
+    stack.upload("people/ann.jsonl", [stack.correction("p-1", "7", author="ann"), "{not this either"])
+    stack.upload("people/bob.jsonl", [stack.correction("p-1", "3", author="bob")])
+    grown("ground-truth/accepted/", accepted, 2)
+    grown("ground-truth/quarantine/", refused)
+    assert "p-1" in command(stack, "conflicts")
+    command(stack, "settle", "p-1", "7", "--author", "cid")
+    grown("ground-truth/accepted/", accepted, 3)
+    assert "p-1" not in command(stack, "conflicts")
+
+    # What the door refuses again comes back: through the queue, as any upload.
+    assert "NOT_JSON" in command(stack, "requeue", "--reason", "NOT_JSON")
+    grown("ground-truth/quarantine/", refused, 2)
+    assert "NOT_JSON" in command(stack, "quarantine")
+
+    told = command(stack, "forget", "--author", "ann", "--reason", "asked", "--yes", "--inbox")
+    assert "1 record in 1 accepted object" in told
+    assert "ground-truth/inbox/people/ann.jsonl" not in stack.keys("ground-truth/inbox/people/")
+    assert "FORGOTTEN" in command(stack, "decisions", "--outcome", "FORGOTTEN")
+    stack.quiet()
+
+
 def test_every_decision_reads_as_a_table(stack: Any) -> None:
     shown = command(stack, "decisions", "--limit", "50")
     for outcome in ("REFUSED", "COALESCED", "SUCCEEDED", "FAILED", "DEPLOYED", "REJECTED"):
