@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0 when the command did what was asked; 1 when it could not, which it says in one sentence, or when
-        ``doctor`` found something wrong; 2 for a command line that cannot be read.
+        ``doctor`` found something wrong; 2 for a command line that cannot be read; 130 when interrupted.
     """
     given = parser().parse_args(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -64,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"truthloop: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "truthloop: interrupted; what was done stays done, and the same command goes on", file=sys.stderr
+        )
+        return 130
     except BrokenPipeError:  # truthloop decisions | head
         sys.stderr.close()
         return 0

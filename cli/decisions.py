@@ -22,6 +22,8 @@ from truthloop.report import report
 from truthloop.times import from_iso, to_iso
 
 DEFAULT_LIMIT = 20
+NO_GENERATION = "none"
+"""What is logged beside any generation: inputs that are no reason to look, and people who were forgotten."""
 
 COLOURS = {
     "SUCCEEDED": "green",
@@ -47,7 +49,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="the decision log, newest first: why it did or did not retrain",
     )
     command.add_argument(
-        "generation", nargs="?", metavar="GENERATION", type=_generation, help="such as g00000007 or 7"
+        "generation",
+        nargs="?",
+        metavar="GENERATION",
+        type=_generation,
+        help="such as g00000007 or 7; none for what belongs to none",
     )
     command.add_argument(
         "--limit", type=_positive, help="how many decisions (default: 20; all of a generation)"
@@ -133,6 +139,8 @@ def _positive(text: str) -> int:
 
 
 def _generation(text: str) -> str:
+    if text == NO_GENERATION:
+        return text
     name = generation_name(int(text)) if text.isdecimal() else text
     try:
         generation_number(name)

@@ -690,6 +690,16 @@ def test_the_log_is_filtered_by_outcome_and_time(loop: Loop) -> None:
     assert len(loop.json("decisions", "--since", "2026-01-01")) == 1
     assert loop.json("decisions", "--since", "2100-01-01T00:00:00Z") == []
     assert "FORGOTTEN" in loop.ok("decisions")
+    assert "truthloop: a person's corrections were deleted (FORGOTTEN)" in loop.ok("decisions", "none")
+
+
+def test_control_c_is_no_traceback(loop: Loop, monkeypatch: Any) -> None:
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bucket, "list", interrupt)
+    code, _, err = loop("quarantine")
+    assert (code, "the same command goes on" in err) == (130, True)
 
 
 @pytest.mark.parametrize("arguments", [("soon",), ("--since", "yesterday"), ("--limit", "0")])
