@@ -79,7 +79,7 @@ def test_memory_does_not_grow_with_the_upload(world: Any) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     # Then
