@@ -25,8 +25,9 @@ import local.stepfunctions.interpreter as interpreter_module
 import local.stepfunctions.waiting as waiting_module
 from local.stepfunctions.execution import Execution, Machine
 from tests.handlers import conftest
-from tests.handlers.conftest import BUCKET, ENDPOINT, PIPELINE, ROLE, World, batch, uploaded
+from tests.handlers.conftest import BUCKET, ENDPOINT, GROUP, PIPELINE, ROLE, World, batch, uploaded
 from tests.handlers.faults_hook import Died, Explorer, Refused
+from tests.handlers.faults_store import Bucket, Registry
 from tests.handlers.faults_time import Clock
 from tests.statemachine import machines
 from truthloop.wiring import Wiring, wiring
@@ -151,8 +152,8 @@ class Cloud:
         Invariants that a call has broken, in words.
     """
 
-    def __init__(self, world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.world, self.clock = world, clock
+    def __init__(self, clients: Callable[[str], Any], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = clock
         self.runs: list[Run] = []
         self.plays: dict[str, Play] = {}
         self.notices: list[str] = []
@@ -166,10 +167,13 @@ class Cloud:
         self.rolls_back: Callable[[str], bool] = lambda config: False
         self.alarm = "OK"
         self.tasks: set[asyncio.Task[None]] = set()
+        self.bucket, self.registry = Bucket(clock.now), Registry(clock.now, GROUP)
         self.explorer = Explorer(self.who, self.stop_caller, clock.pass_by, self._stand_ins())
         self.lambda_client = SimpleNamespace(_make_api_call=self._invoke_by_machine)
         self._attached: dict[str, Any] = {}
-        self._detach: list[Callable[[], None]] = []
+        self._clients = clients
+        self._detach = [self.explorer.simulate(clients(service)) for service in ("s3", "sagemaker")]
+        self.world = World("", clients, monkeypatch)
         for module in (history_module, execution_module, interpreter_module):
             monkeypatch.setattr(module, "now", clock.stamp)
         monkeypatch.setattr(waiting_module, "time", clock)
@@ -184,7 +188,7 @@ class Cloud:
     def client(self, service: str) -> Any:
         """Return the client of a function or a machine, hooked."""
         if service not in self._attached:
-            client = self.world._clients(f"function:{service}")
+            client = self._clients(f"function:{service}")
             self._detach.append(self.explorer.attach(client))
             self._attached[service] = client
         return self._attached[service]
@@ -354,6 +358,8 @@ class Cloud:
         return {
             ("stepfunctions", "StartExecution"): self._start_execution,
             ("stepfunctions", "DescribeExecution"): self._describe_execution,
+            **self.bucket.operations(),
+            **self.registry.operations(),
             ("sagemaker", "StartPipelineExecution"): self._start_pipeline,
             ("sagemaker", "ListPipelineExecutions"): self._list_pipelines,
             ("sagemaker", "DescribePipelineExecution"): self._describe_pipeline,

@@ -142,6 +142,7 @@ class Explorer:
     known: dict[str, list[str]] = field(default_factory=dict)
     explored: set[tuple[str, str, str]] = field(default_factory=set)
     _ended: str = ""
+    _request: dict[str, Any] = field(default_factory=dict)
     _again: bool = False
     _late: str = ""
 
@@ -154,7 +155,12 @@ class Explorer:
 
     def attach(self, client: Any) -> Callable[[], None]:
         """Hook into a client; return what takes the hooks off again."""
-        hooks = {"before-call": self._before, "after-call": self._after, "needs-retry": self._retry}
+        hooks = {
+            "before-parameter-build": self._asked,
+            "before-call": self._before,
+            "after-call": self._after,
+            "needs-retry": self._retry,
+        }
         for event, hook in hooks.items():
             client.meta.events.register_first(event, hook)
 
@@ -164,14 +170,37 @@ class Explorer:
 
         return detach
 
-    def _before(self, model: Any, params: Any, **_: Any) -> Any:
+    def simulate(self, client: Any) -> Callable[[], None]:
+        """Let a client that is no part of the loop see the same stand-ins."""
+
+        def before(model: Any, **_: Any) -> Any:
+            stand_in = self.stand_ins.get((model.service_model.service_name, model.name))
+            try:
+                return canned(200, stand_in(self._request)) if stand_in else None
+            except Refused as refused:
+                return refused.answer()
+
+        hooks = {"before-parameter-build": self._asked, "before-call": before}
+        for event, hook in hooks.items():
+            client.meta.events.register_first(event, hook)
+
+        def detach() -> None:
+            for event, hook in hooks.items():
+                client.meta.events.unregister(event, hook)
+
+        return detach
+
+    def _asked(self, params: Any, **_: Any) -> None:
+        self._request = params
+
+    def _before(self, model: Any, **_: Any) -> Any:
         service, operation = model.service_model.service_name, model.name
         stand_in = self.stand_ins.get((service, operation))
         try:
             self._late = self.arrive(service, operation)
             if stand_in is None:
                 return None
-            request = _request(service, operation, params)
+            request = self._request
             answer = stand_in(request)
             if self._again:
                 self._again = False
@@ -233,7 +262,7 @@ class Explorer:
         self.invocation += 1
         if not self.child or self._ended or not ended:
             return
-        outage = str(self.where) .split("#")[0] if self.fault == OUTAGE else ""
+        outage = self.where.who if self.fault == OUTAGE and self.where else ""
         stopped = self.fault if self.fault in (STOPPED_BEFORE, STOPPED_AFTER) else ""
         self._ended = json.dumps([self.invocation, ended, self.written, outage, stopped])
         if self._ended in self.known:
@@ -329,15 +358,3 @@ def canned(status: int, parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, 
     metadata = {"HTTPStatusCode": status, "RequestId": "r", "HTTPHeaders": {}}
     return response, {"ResponseMetadata": metadata, **parsed}
 
-
-def _request(service: str, operation: str, params: Any) -> dict[str, Any]:
-    """Return what a request says: the body of the JSON and the query protocols, or a REST path."""
-    if (service, operation) == ("sagemaker-runtime", "InvokeEndpoint"):
-        return {"EndpointName": params["url_path"].split("/")[2]}
-    body = params.get("body") or {}
-    if isinstance(body, dict):
-        return body
-    try:
-        return json.loads(body)  # type: ignore[no-any-return]
-    except ValueError:
-        return {}  # CBOR: what stands in for such a service does not ask

@@ -23,7 +23,7 @@ import pytest
 from moto import mock_aws
 
 from tests.handlers.conftest import (
-    BUCKET, DEPLOYMENT, ENDPOINT, GROUP, MONITOR, PIPELINE, POLICY, REGION, TABLE, World, record,
+    BUCKET, DEPLOYMENT, ENDPOINT, GROUP, MONITOR, PIPELINE, POLICY, REGION, TABLE, record,
     refuse_what_aws_refuses,
 )  # fmt: skip
 from tests.handlers.faults_cloud import ALARM, LIVE, Cloud, Play
@@ -412,7 +412,7 @@ def play(name: str, *, explore: bool) -> dict[str, Any]:
     with mock_aws(), monkeypatch.context() as patches:
         for variable, value in environment().items():
             patches.setenv(variable, value)
-        cloud = Cloud(World("", clients(), patches), clock, patches)
+        cloud = Cloud(clients(), clock, patches)
         try:
             came = loop.run_until_complete(whole(cloud, SCENARIOS[name], explore=explore))
             result = broken(cloud)

@@ -302,7 +302,7 @@ class ErrorPart:
     @classmethod
     def parse(cls, fields: Fields | None) -> ErrorPart | None:
         """Read the ``error`` of an input."""
-        if fields is None:
+        if fields is None or not (fields.has("Error") or fields.has("Cause")):
             return None
         return cls(fields.optional_text("Error") or "", fields.optional_text("Cause") or "")
 

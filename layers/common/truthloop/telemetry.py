@@ -12,6 +12,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from truthloop.errors import TransientAwsError
 
 _KEYS = ("execution", "generation")
+_LONGEST_NAME = 256
 
 
 class Telemetry:
@@ -32,7 +33,8 @@ class Telemetry:
         context : Any
             Lambda's context.
         """
-        keys = {key: event[key] for key in _KEYS if event.get(key)}
+        named = event if isinstance(event, Mapping) else {}  # what it is instead, the step says
+        keys = {key: str(named[key])[:_LONGEST_NAME] for key in _KEYS if named.get(key)}
         request = getattr(context, "aws_request_id", None)
         self._logger.append_keys(function_request_id=request, **keys)
         try:

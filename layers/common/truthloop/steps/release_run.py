@@ -16,6 +16,7 @@ from truthloop.claim import (
 )
 from truthloop.decision import FAILED, PIPELINE_LIVE, REFUSED, TRAINED, Decision
 from truthloop.errors import ConditionFailed, PipelineNotFound, StartUnsettled, TransientAwsError
+from truthloop.inputs import ErrorPart, ReleaseInput, ResultPart
 from truthloop.names import generation_number
 from truthloop.policy import REFUSE
 from truthloop.ports import PipelineExecution, Ports
@@ -34,7 +35,7 @@ class ReleaseOutput(TypedDict):
     followUp: str | None
 
 
-def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
+def release_run(event: object, ports: Ports) -> ReleaseOutput:
     """End the claim, unless its pipeline execution is still live.
 
     The record becomes idle and the decision is written in one transaction, conditional on the claim. A retry
@@ -50,10 +51,13 @@ def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
         next generation would start a second one beside it.
     TransientAwsError
         When triggers kept arriving between reading the record and writing it.
+    InvalidEvent
+        When the input is not what docs/conventions.md says.
     """
-    execution, generation = str(event["execution"]), str(event["generation"])
+    given = ReleaseInput.parse(event)
+    execution, generation = given.execution, given.generation
     number = generation_number(generation)
-    outcome, reason, message = _resolve(event)
+    outcome, reason, message = _resolve(given)
     record = ports.table.read()
     if was_released(record, number):
         run = record.last_run if record else None
@@ -82,7 +86,7 @@ def release_run(event: Mapping[str, Any], ports: Ports) -> ReleaseOutput:
             "followUp": None,
         }
     run = record.run_of(arn) if arn else None
-    decision = _decision(event, record, run, (outcome, reason, message), to_iso(ports.now()))
+    decision = _decision(given, record, run, (outcome, reason, message), to_iso(ports.now()))
     try:
         ports.table.release(record, decision, run, trained=outcome in TRAINED)
     except ConditionFailed as error:
@@ -124,48 +128,44 @@ def _pipeline_of(record: GenerationRecord, ports: Ports) -> PipelineExecution | 
     return found
 
 
-def _resolve(event: Mapping[str, Any]) -> tuple[str, str, str]:
+def _resolve(given: ReleaseInput) -> tuple[str, str, str]:
     """Return outcome, reason code and message; what the machine says goes before what the parts say."""
-    preflight, decision = event.get("preflight") or {}, event.get("decision") or {}
+    preflight, decision = given.preflight, given.decision
     # A run that was decided after all has outlived its errors: a poll, or the automatic approval.
-    error: Mapping[str, Any] = {} if decision else _error_of(event)
-    refused = preflight.get("verdict") == REFUSE
-    derived = decision.get("outcome") or (REFUSED if refused else FAILED)
-    outcome = str((FAILED if error else None) or event.get("outcome") or derived)
-    reason = (
-        str(preflight["reason"]) if refused and outcome == REFUSED else str(error.get("Error") or outcome)
-    )
-    spoken = [decision.get("message"), preflight.get("message") if refused else None, _cause(error)]
-    message = event.get("message") or next((text for text in spoken if text), outcome)
-    return outcome, reason, str(message)
+    error = None if decision else given.error
+    refusal = preflight if preflight and preflight.verdict == REFUSE else None
+    derived = decision.outcome if decision else REFUSED if refusal else FAILED
+    outcome = FAILED if error else given.outcome or derived
+    reason = (error.error if error else "") or outcome
+    if refusal and outcome == REFUSED:
+        reason = refusal.reason or outcome
+    spoken = (decision.message if decision else "", refusal.message if refusal else "", _cause(error))
+    message = given.message or next((text for text in spoken if text), outcome)
+    return outcome, reason, message
 
 
-def _error_of(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    error = event.get("error") or {}
-    return error if isinstance(error, Mapping) else {"Error": str(error)}
-
-
-def _cause(error: Mapping[str, Any]) -> str | None:
-    if not error:
-        return None
-    cause = str(error.get("Cause") or "no cause given")
+def _cause(error: ErrorPart | None) -> str:
+    if error is None:
+        return ""
+    cause = error.cause or "no cause given"
     try:
         # Lambda's cause is JSON with a stack trace; a person wants the sentence.
         cause = str(json.loads(cause)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         cause = cause[:1024]
-    return f"{error.get('Error', 'an error')}: {cause}"
+    return f"{error.error or 'an error'}: {cause}"
 
 
 def _decision(
-    event: Mapping[str, Any],
+    given: ReleaseInput,
     record: GenerationRecord,
     run: LastRun | None,
     result: tuple[str, str, str],
     at: str,
 ) -> Decision:
-    preflight, decided = event.get("preflight") or {}, event.get("decision") or {}
-    outcome, reason, message = result
+    preflight, (outcome, reason, message) = given.preflight, result
+    evidence = preflight.evidence if preflight else {}
+    estimate = preflight.estimated_usd if preflight else 0.0
     # A run that was only waited for has cost its money too; it says nothing of this generation's evidence.
     paid = run or record.waits_for
     return Decision(
@@ -176,31 +176,33 @@ def _decision(
         reason=reason,
         message=message,
         triggers=tuple({"id": t.id, **t.to_map()} for t in record.triggers.values()),
-        rules=tuple(preflight.get("rules") or ()),
-        evidence=preflight.get("evidence") or {},
-        estimated_usd=paid.estimated_usd if paid else float(preflight.get("estimatedUsd") or 0.0),
+        rules=preflight.rules if preflight else (),
+        evidence=evidence,
+        estimated_usd=paid.estimated_usd if paid else estimate,
         pipeline_execution_arn=paid.pipeline_execution_arn if paid else None,
-        dataset_version=_dataset_version(record, run, preflight),
-        model_packages=_packages(decided, approved=not event.get("error")),
+        dataset_version=_dataset_version(record, run, evidence),
+        model_packages=_packages(given.decision, approved=given.error is None),
     )
 
 
-def _packages(decided: Mapping[str, Any], *, approved: bool) -> tuple[Mapping[str, Any], ...]:
+def _packages(decided: ResultPart | None, *, approved: bool) -> tuple[Mapping[str, Any], ...]:
     """Return the registered candidates; the one that the machine has approved by itself is marked.
 
     An error beside a decision is that of the automatic approval: the machine forgets earlier ones.
     """
-    approve = decided.get("approve") if approved else None
+    if decided is None:
+        return ()
+    approve = decided.approve if approved else None
     return tuple(
         {**package, "approved": True} if approve and package["arn"] == approve else package
-        for package in decided.get("modelPackages") or ()
+        for package in decided.model_packages
     )
 
 
 def _dataset_version(
-    record: GenerationRecord, run: LastRun | None, preflight: Mapping[str, Any]
+    record: GenerationRecord, run: LastRun | None, evidence: Mapping[str, Any]
 ) -> str | None:
     if run is not None:
         return run.dataset_version
-    judged = None if record.waits_for else (preflight.get("evidence") or {}).get("datasetVersion")
+    judged = None if record.waits_for else evidence.get("datasetVersion")
     return str(judged) if judged else None
