@@ -66,7 +66,8 @@ def test_a_start_passes_the_parameters_and_is_written_down(base: Any) -> None:
     assert given["RunUri"] == f"s3://{BUCKET}/runs/g00000001"
     assert given["Epochs"] == "30"
     assert given["TrainingInstanceType"] == "ml.p3.8xlarge"
-    assert len(given) == 13
+    assert given["ExamplesManifestUri"] == dataset["examplesManifestUri"]
+    assert len(given) == 14
 
 
 def test_a_second_start_finds_the_first(base: Any) -> None:
@@ -282,6 +283,7 @@ def test_a_refusal_is_released_with_its_reason(base: Any) -> None:
         "estimatedUsd": 352.51,
     }
     answer = release(base, claim, outcome="REFUSED", preflight=preflight)
+    assert answer.pop("report").startswith("g00000001: did not train (REFUSED, COOLDOWN)")
     assert answer == {
         "released": True,
         "pipelineExecutionArn": None,

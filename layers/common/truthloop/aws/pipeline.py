@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from truthloop.ports import PipelineExecution
 from truthloop.times import to_iso
 
 _MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
+_MOST_PER_PAGE = 100
 
 
 class SageMakerPipeline:
@@ -29,34 +30,30 @@ class SageMakerPipeline:
 
     def find(self, display_name: str) -> PipelineExecution | None:
         """Look an execution up by its display name, newest first."""
-        try:
-            with translated():
-                pages = self._client.get_paginator("list_pipeline_executions").paginate(
-                    PipelineName=self._name, SortBy="CreationTime", SortOrder="Descending"
-                )
-                for page in pages:
-                    for summary in page["PipelineExecutionSummaries"]:
-                        if summary.get("PipelineExecutionDisplayName") == display_name:
-                            return _execution(summary)
-        except AwsRequestFailed as error:
-            raise self._named(error) from error
-        return None
+        return next((one for one in self._listed() if one.display_name == display_name), None)
 
     def live(self) -> tuple[PipelineExecution, ...]:
         """Return the executions that run, newest first.
 
         The list shows for a while as running what has ended, so each of them is asked for by itself.
         """
+        listed = [one for one in self._listed() if one.status in PIPELINE_LIVE]
+        looked_at = (self._describe_if_exists(one.arn) for one in listed)
+        return tuple(one for one in looked_at if one is not None and one.status in PIPELINE_LIVE)
+
+    def _listed(self) -> Iterator[PipelineExecution]:
         try:
             with translated():
                 pages = self._client.get_paginator("list_pipeline_executions").paginate(
-                    PipelineName=self._name, SortBy="CreationTime", SortOrder="Descending"
+                    PipelineName=self._name,
+                    SortBy="CreationTime",
+                    SortOrder="Descending",
+                    PaginationConfig={"PageSize": _MOST_PER_PAGE},
                 )
-                listed = [_execution(one) for page in pages for one in page["PipelineExecutionSummaries"]]
+                for page in pages:
+                    yield from map(_execution, page["PipelineExecutionSummaries"])
         except AwsRequestFailed as error:
             raise self._named(error) from error
-        looked_at = (self._describe_if_exists(one.arn) for one in listed if one.status in PIPELINE_LIVE)
-        return tuple(one for one in looked_at if one is not None and one.status in PIPELINE_LIVE)
 
     def _describe_if_exists(self, arn: str) -> PipelineExecution | None:
         try:
