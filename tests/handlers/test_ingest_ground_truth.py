@@ -12,6 +12,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from botocore.response import StreamingBody
+from urllib3.exceptions import ReadTimeoutError
 
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
 from truthloop.errors import DatasetInvalid, TransientAwsError
@@ -565,3 +567,38 @@ def test_a_label_set_that_is_no_json_sends_the_whole_batch_back(world: Any, cont
     world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/labels.json")
     with pytest.raises(DatasetInvalid, match=r"labels\.json, which the newest approved package names"):
         world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7")])))
+
+
+class Dropped(io.BytesIO):
+    """A connection that is reset when half of the answer has come."""
+
+    def read(self, _: int | None = -1) -> bytes:
+        if chunk := super().read(20):
+            return chunk
+        raise ReadTimeoutError(None, "http://localhost", "timed out")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("broken", [io.BytesIO, Dropped], ids=["cut-short", "timed-out"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_an_answer_that_breaks_off_is_no_broken_file(
+    world: Any, published: list[Any], broken: type[io.BytesIO], name: str
+) -> None:
+    # Given: the first answer ends in the middle of the object
+    content = json.dumps(record("i1", "7")).encode() + b"\n" + json.dumps(record("i2", "7")).encode() + b"\n"
+    body = gzip.compress(content) if name.endswith(".gz") else content
+    event = send(world, name, body)
+    left = [1]
+
+    def cut(parsed: dict[str, Any], **_: Any) -> None:
+        if left[0]:
+            left[0] = 0
+            parsed["Body"] = StreamingBody(broken(body[: len(body) // 2]), len(body))
+
+    world.hook("after-call.s3.GetObject", cut)
+    # When
+    first = world.run("ingest_ground_truth", batch(event))
+    # Then: nothing is decided about it, and the message comes again
+    assert first == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert world.keys("ground-truth/accepted/") + world.keys("ground-truth/quarantine/") == []
+    assert world.run("ingest_ground_truth", batch(event)) == {"batchItemFailures": []}
+    assert [identifier for identifier, _, _ in records_of(world)] == ["i1", "i2"]
