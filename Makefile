@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test test-lambda-python lint types decisions bench build deploy pipeline models lock clean
+.PHONY: help install demo local test checks test-lambda-python lint types decisions bench build deploy pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -51,11 +51,20 @@ demo: install ## Play the whole loop once on this machine, from base set to bett
 local: install ## Keep the local AWS up on http://localhost:$(PORT), with the stack and the base set
 	@PORT=$(PORT) $(BIN)/python -m demo.serve
 
-test: $(VENV)/.test .venv-sam/.done .venv-sdk/.done lint types test-lambda-python ## Run every check and test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+# Environments are set up and checks run side by side; a make that can (4.0 and newer) keeps their output apart.
+SIDE_BY_SIDE = -j 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line)
+# One more than the processors of a small machine: many tests mostly wait. Their order is tests/conftest.py's.
+TEST_PROCESSES ?= 3
+
+test: ## Run every check and test
+	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) checks
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# What installs longest comes first.
+checks: .venv-sdk/.done $(VENV)/.test .venv-sam/.done test-lambda-python types lint
 
 # Lambda runs Python 3.13: where this machine has one, the layer and the functions are tested on it too.
-test-lambda-python: $(VENV)/.test
+test-lambda-python: $(VENV)/.python
 	@PYTHON313=$$($(BIN)/python requirements/find_python.py 3.13); \
 	if [ -z "$$PYTHON313" ]; then echo "No Python 3.13 here: the layer and the functions are tested on $$($(BIN)/python --version) only"; exit 0; fi; \
 	if [ ! -f .venv-3.13/.done ] || [ requirements/handlers.txt -nt .venv-3.13/.done ]; then \
@@ -71,8 +80,7 @@ lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hado
 	@$(BIN)/hadolint containers/*/Dockerfile
 
 types: $(VENV)/.test ## Run mypy in strict mode
-	@$(BIN)/mypy layers/common/truthloop local demo cli containers requirements
-	@for function in functions/*/app.py; do MYPYPATH=layers/common $(BIN)/mypy $$function || exit 1; done
+	@$(BIN)/mypy layers/common/truthloop local demo cli containers requirements functions/*/app.py
 
 decisions: install ## Print the decision log: why it did or did not retrain (ARGS="g00000007", "--json" …)
 	@$(BIN)/truthloop decisions --stack $(STACK) $(ARGS)

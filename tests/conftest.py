@@ -1,0 +1,34 @@
+"""What holds for every test: the files that take long are handed out first.
+
+The tests run side by side, one file at a time (``--dist loadfile --no-loadscope-reorder``). A long file that
+comes last keeps one process busy while the others have nothing left to do.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+SECONDS = {
+    "system/test_demo.py": 110,
+    "system/test_loop_rules.py": 100,
+    "system/test_loop.py": 90,
+    "system/test_readme.py": 70,
+    "containers/test_containers_line.py": 60,
+    "local/test_sam_cli.py": 40,
+    "statemachine/test_retrain_machine.py": 35,
+    "system/test_auto_approval.py": 30,
+    "local/test_lambda_processes.py": 30,
+    "local/test_stepfunctions_integrations.py": 25,
+    "containers/test_containers_inference.py": 25,
+    "local/test_sagemaker_endpoints.py": 25,
+    "local/test_server.py": 20,
+    "statemachine/test_deploy_machine.py": 20,
+    "contract/test_layer_build.py": 15,
+    "containers/test_containers_pipeline.py": 15,
+}
+"""What the longest files take, with others beside them; ``pytest --durations=0`` tells."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = __file__.removesuffix("conftest.py")
+    items.sort(key=lambda item: -SECONDS.get(str(item.path).removeprefix(tests), 0))
