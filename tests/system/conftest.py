@@ -229,12 +229,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(port: int, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """Start ``make local``'s process and wait until it is ready."""
+def serve_empty(port: int, environment: dict[str, str], parameters: dict[str, str]) -> subprocess.Popen[str]:
+    """Deploy the stack without the demo's base set and parameters."""
+    return serve(port, environment, *_named(parameters), module="local")
+
+
+def _named(parameters: dict[str, str]) -> list[str]:
+    return [f"--parameter={name}={value}" for name, value in parameters.items()]
+
+
+def serve(
+    port: int, environment: dict[str, str], *arguments: str, module: str = "demo.serve"
+) -> subprocess.Popen[str]:
+    """Start ``make local``'s process, or another one that says so, and wait until it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "demo.serve", "--port", str(port), *arguments],
+        # A test run that is killed takes its server with it.
+        [sys.executable, "-m", module, "--end-with-stdin", "--port", str(port), *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -259,8 +272,7 @@ def stack(request: pytest.FixtureRequest, calls_file: Path) -> Iterator[Stack]:
     """
     port = free_port()
     changes: dict[str, str] = getattr(request.module, "PARAMETERS", {})
-    arguments = [f"--parameter={name}={value}" for name, value in changes.items()]
-    process = serve(port, {"TRUTHLOOP_LOCAL_CALLS": str(calls_file)}, *arguments)
+    process = serve(port, {"TRUTHLOOP_LOCAL_CALLS": str(calls_file)}, *_named(changes))
     yield Stack(f"http://localhost:{port}")
     if process.poll() is None:
         process.terminate()
