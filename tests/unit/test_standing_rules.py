@@ -210,7 +210,7 @@ def histories(draw: st.DrawFn) -> History:
         said(identifier, label, author, at=at, uploaded=uploaded, source=source, upload=f"u{number}")
         for number, (identifier, label, author, at, uploaded, source) in enumerate(sayings)
     ]
-    captured_at = draw(st.dictionaries(st.sampled_from(IDS), st.sampled_from([0.0, 20.0])))
+    captured_at = draw(st.dictionaries(st.sampled_from(IDS), st.sampled_from([0.0, 20.0, 50.0])))
     forgotten = draw(st.dictionaries(st.sampled_from(AUTHORS[1:]), st.integers(0, 40), max_size=1))
     terms = {
         "conflict_resolution": draw(st.sampled_from(["set-aside", MAJORITY])),
