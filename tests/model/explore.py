@@ -63,7 +63,7 @@ def _explore(first: State, design: Design, limit: int) -> Explored:
             rest = at_rest(state, design)
             if rest is not None:
                 regular = [("a sweep comes", rest)]
-        for said, after in (*regular, *surprises(state)):
+        for said, after in (*regular, *surprises(state, design)):
             taken += 1
             if isinstance(after, Violation):
                 trace = (*_trace(place, parents, words), said)

@@ -60,12 +60,16 @@ SHIPPED = {
     "starts are refused, runs fail, labels come": first("labels", "force", crashes=1, failures=1, labels=1),
     "a person starts a run": first("labels", "force", crashes=1, runs_by_hand=1),
     "the table is lost": first("labels", "labels", "force", lost_tables=1),
+    "the table is lost, and an execution crashes": first("labels", "force", crashes=1, lost_tables=1),
+    "a backup of the table is restored": trained("labels", "force", crashes=1, labels=1, lost_tables=1),
 }
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_design_keeps_its_promises_whatever_happens(name: str) -> None:
-    found = explore(SHIPPED[name], Design())
+    design = Design()
+    design.backup = SHIPPED[name].rec
+    found = explore(SHIPPED[name], design)
     print(f"{name}: {found}")
     assert found.violation is None, f"\n{found}"
 

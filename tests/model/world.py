@@ -122,6 +122,8 @@ class Design:
     sees: Any = real._Pipeline
     finds_tokens = True
     names_follow_ups = True
+    backup: Rec | None = None
+    """What the table holds after it was lost."""
 
     def holder_state(self, state: State) -> HolderState | None:
         """Return what DescribeExecution says of the record's holder."""
@@ -555,7 +557,7 @@ def _environment(state: State, design: Design) -> Iterator[Step]:
         yield "minutes pass", state._replace(rec=state.rec._replace(asked=""))
 
 
-def surprises(state: State) -> Iterator[Step]:
+def surprises(state: State, design: Design) -> Iterator[Step]:
     """Yield what may come and need not."""
     if state.to_come[LABELS]:
         yield "a label is accepted", _less(state._replace(accepted=state.accepted + 1), LABELS)
@@ -564,9 +566,13 @@ def surprises(state: State) -> Iterator[Step]:
         yield f"a person starts run {len(state.runs)}", _less(state._replace(runs=runs), BY_HAND)
     if state.to_come[TABLES] and state.rec is not None and _settled(state):
         lost = state.excused | {t.id for t in state.rec.triggers | state.rec.pending}
-        why = tuple((generation, frozenset({FORGOTTEN})) for generation, _ in state.why)
-        after = state._replace(rec=None, judged=frozenset(), excused=lost, why=why)
-        yield "the table is lost", _less(after, TABLES)
+        known = design.backup.generation if design.backup else 0
+        why = tuple(
+            (generation, forced if generation <= known else frozenset({FORGOTTEN}))
+            for generation, forced in state.why
+        )
+        after = state._replace(rec=design.backup, judged=frozenset(), excused=lost, why=why)
+        yield "the table is restored" if known else "the table is lost", _less(after, TABLES)
 
 
 def _settled(state: State) -> bool:
