@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -83,7 +84,10 @@ def start(port: int, region: str = "us-east-1") -> LocalAws:
         def create_app(service: Any) -> Any:
             return application() if service == "cloudformation" else create_backend_app(service)
 
-        serve(aws, listener, Guard(DomainDispatcherApplication(create_app), aws.port))
+        dispatcher = DomainDispatcherApplication(create_app)
+        # moto looks through the folders of all its services for it, under one lock, at each request.
+        dispatcher.get_backend_for_host = lru_cache(maxsize=1024)(dispatcher.get_backend_for_host)
+        serve(aws, listener, Guard(dispatcher, aws.port))
     except BaseException:
         aws.stop()
         listener.close()
