@@ -152,7 +152,13 @@ class Cloud:
         Invariants that a call has broken, in words.
     """
 
-    def __init__(self, clients: Callable[[str], Any], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        clients: Callable[[str], Any],
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        simulated: tuple[str, ...] = ("s3", "sagemaker"),
+    ) -> None:
         self.clock = clock
         self.runs: list[Run] = []
         self.plays: dict[str, Play] = {}
@@ -172,7 +178,7 @@ class Cloud:
         self.lambda_client = SimpleNamespace(_make_api_call=self._invoke_by_machine)
         self._attached: dict[str, Any] = {}
         self._clients = clients
-        self._detach = [self.explorer.simulate(clients(service)) for service in ("s3", "sagemaker")]
+        self._detach = [self.explorer.simulate(clients(service)) for service in simulated]
         self.world = World("", clients, monkeypatch)
         for module in (history_module, execution_module, interpreter_module):
             monkeypatch.setattr(module, "now", clock.stamp)
@@ -336,6 +342,11 @@ class Cloud:
             await asyncio.sleep(VISIBILITY_SECONDS)
         self.dead_letters += messages
 
+    @property
+    def forbidden(self) -> set[tuple[str, str]]:
+        """Operations that a permission is missing for, until it is mended."""
+        return self.explorer.forbidden
+
     def redrive(self) -> None:
         """Send the dead letters again, as a person would whom the alarm has called."""
         messages, self.dead_letters = self.dead_letters, []
@@ -356,6 +367,8 @@ class Cloud:
 
     def _stand_ins(self) -> dict[tuple[str, str], Callable[[Json], Json]]:
         return {
+            ("dynamodb", "CreateTable"): lambda _: {},
+            ("stepfunctions", "CreateStateMachine"): lambda _: {"stateMachineArn": "none"},
             ("stepfunctions", "StartExecution"): self._start_execution,
             ("stepfunctions", "DescribeExecution"): self._describe_execution,
             **self.bucket.operations(),
@@ -593,7 +606,10 @@ class Cloud:
 
         if self.fleet is None:
             raise Refused("ValidationError", "no endpoint")
-        return {"Body": io.BytesIO(self.serves(self.fleet.config).encode()), "ContentType": "application/json"}
+        return {
+            "Body": io.BytesIO(self.serves(self.fleet.config).encode()),
+            "ContentType": "application/json",
+        }
 
     # Notices and events:
 

@@ -23,6 +23,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from tests.contract.api_model import violations
+
 CRASH_BEFORE = "crash before"
 CRASH_AFTER = "crash after"
 STOPPED_BEFORE = "execution stopped before"
@@ -139,10 +141,12 @@ class Explorer:
     sites: int = 0
     invocation: int = 0
     written: tuple[str, ...] = ()
+    forbidden: set[tuple[str, str]] = field(default_factory=set)
     known: dict[str, list[str]] = field(default_factory=dict)
     explored: set[tuple[str, str, str]] = field(default_factory=set)
     _ended: str = ""
     _request: dict[str, Any] = field(default_factory=dict)
+    _violation: str = ""
     _again: bool = False
     _late: str = ""
 
@@ -190,14 +194,17 @@ class Explorer:
 
         return detach
 
-    def _asked(self, params: Any, **_: Any) -> None:
+    def _asked(self, params: Any, model: Any, **_: Any) -> None:
         self._request = params
+        self._violation = next(iter(violations(model.input_shape, params, model.name)), "")
 
     def _before(self, model: Any, **_: Any) -> Any:
         service, operation = model.service_model.service_name, model.name
         stand_in = self.stand_ins.get((service, operation))
         try:
             self._late = self.arrive(service, operation)
+            if self._violation:
+                raise Refused("ValidationException", self._violation)
             if stand_in is None:
                 return None
             request = self._request
@@ -245,6 +252,8 @@ class Explorer:
                     return self._strike(fault)
         if not site.reads and service != "lambda":
             self.written += (f"{who} {operation}",)
+        if (service, operation) in self.forbidden:
+            raise Refused("AccessDeniedException", "a permission is missing", 403)
         if self.fault == OUTAGE and self.active and self.where:
             if (site.who, site.service, site.operation) == (
                 self.where.who,
@@ -312,7 +321,9 @@ class Explorer:
     def _fork(self, site: Site, fault: str) -> bool:
         """Play a fault in a child; return whether this is the child."""
         # A machine's state calls again as it called before; a death leaves the writes that were made.
-        same = json.dumps([fault, self.written, site.who, site.operation if "." in site.who else self.invocation])
+        same = json.dumps(
+            [fault, self.written, site.who, site.operation if "." in site.who else self.invocation]
+        )
         foreseen = fault in DEATHS or "." in site.who
         if foreseen and same in self.known:
             self.cases.append(Case(str(site), fault, self.known[same], played=False))
@@ -357,4 +368,3 @@ def canned(status: int, parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, 
     response = AWSResponse("https://aws", status, HTTPHeaders(), io.BytesIO())  # type: ignore[arg-type]
     metadata = {"HTTPStatusCode": status, "RequestId": "r", "HTTPHeaders": {}}
     return response, {"ResponseMetadata": metadata, **parsed}
-

@@ -1,4 +1,4 @@
-"""S3 and SageMaker's registry in a few lines: moto's take ten times as long, and thousands of plays use them."""
+"""S3 and SageMaker's registry in a few lines: moto's take ten times as long, and thousands of plays use both."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ class Bucket:
             "ListObjectsV2": self._list,
         }
         return {("s3", name): operation for name, operation in named.items()}
+
+    def forget(self, *prefixes: str) -> None:
+        """Delete whatever begins with one of the prefixes."""
+        for key in [key for key in self._objects if key.startswith(prefixes)]:
+            del self._objects[key]
 
     def _put(self, request: Json) -> Json:
         versions = self._objects.get(request["Key"], [])
@@ -96,6 +101,10 @@ class Registry:
             "DescribeProcessingJob": self._job,
         }
         return {("sagemaker", name): operation for name, operation in named.items()}
+
+    def rewrite(self, arn: str, **members: Any) -> None:
+        """Change what a package says of itself, by somebody else's hand."""
+        self._packages[arn].update(members)
 
     def _register(self, request: Json) -> Json:
         version = len(self._packages) + 1

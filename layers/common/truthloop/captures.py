@@ -67,7 +67,7 @@ def read_segment(key: str, lines: Iterable[bytes]) -> Iterator[Indexed]:
         try:
             record = json.loads(line)
             yield Indexed(str(record["capture"]), tuple(record["ids"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DatasetInvalid(
                 f"line {number} of {key} is no line of the capture index ({error!r}); delete the object and "
                 "it is made again"

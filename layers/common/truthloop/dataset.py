@@ -201,7 +201,7 @@ class Dataset:
                 else None,
                 capture_keys=tuple(value.get("captureKeys", ())),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetInvalid(f"{where} is not a dataset.json of version 1: {error!r}") from error
 
 

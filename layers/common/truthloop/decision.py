@@ -29,6 +29,7 @@ TRAINED = frozenset({SUCCEEDED, REJECTED_BY_GATE})
 """Outcomes of runs that did train: their dataset's labels are not new any more."""
 
 PIPELINE_LIVE = frozenset({"Executing", "Stopping"})
+PIPELINE_SUCCEEDED = "Succeeded"
 MAXIMUM_METADATA_VALUE = 256
 GATE_STEP = "FailGate"
 
@@ -137,7 +138,7 @@ class Evaluation:
                 recommended=recommendation["candidate"],
                 reason=str(recommendation["reason"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetInvalid(f"{where} is not an evaluation.json of version 1: {error!r}") from error
 
     def metadata(self, candidate: str) -> dict[str, str]:

@@ -165,7 +165,7 @@ def judge_answer(body: bytes, key: str) -> str:
     try:
         answer = json.loads(body)
         label, score = answer["label"], float(answer["score"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SmokeTestFailed(
             f"the answer to {key} is not JSON with label and score ({error!r}): {body[:200]!r}"
         ) from error

@@ -79,6 +79,10 @@ class PipelineNotFound(TruthloopError):
     """The SageMaker pipeline or the execution that the loop expects does not exist."""
 
 
+class RecordInvalid(TruthloopError):
+    """The generation record is not what this package writes: somebody else has changed the loop table."""
+
+
 class StartUnsettled(TruthloopError):
     """A start of the pipeline was asked for a moment ago, and whether it was taken cannot be seen yet."""
 

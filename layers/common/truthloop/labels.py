@@ -172,7 +172,7 @@ class Reader:
                 yield self._statement(
                     metadata["eventId"], record["groundTruthData"]["data"], metadata, record["origin"]
                 )
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DatasetInvalid(
                     f"line {number} of {key} is not an accepted statement ({error!r}); only ingest may write "
                     "there"
@@ -193,7 +193,7 @@ class Reader:
                 record = json.loads(line)
                 statement = self._statement(record["inferenceId"], record["label"], record, record["origin"])
                 yield statement, bool(record["captured"]), bool(record["trained"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DatasetInvalid(f"line {number} of {key} is not a kept statement ({error!r})") from error
 
     def _statement(

@@ -9,6 +9,7 @@ from truthloop.aws.attributes import from_item, to_attribute, to_item
 from truthloop.aws.calls import translated
 from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Orphan, Take, TakeOver
 from truthloop.decision import Decision, decision_key
+from truthloop.errors import RecordInvalid
 from truthloop.triggers import Trigger
 
 _RECORD_KEY = to_item({"pk": "GENERATION", "sk": "CURRENT"})
@@ -30,7 +31,14 @@ class DynamoLoopTable:
         """Read the record, strongly consistent."""
         with translated():
             answer = self._client.get_item(TableName=self._name, Key=_RECORD_KEY, ConsistentRead=True)
-        return _record(from_item(answer["Item"])) if "Item" in answer else None
+        if "Item" not in answer:
+            return None
+        try:
+            return _record(from_item(answer["Item"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RecordInvalid(
+                f"the generation record in {self._name} cannot be read ({error!r}): restore it from a backup"
+            ) from error
 
     def take(self, plan: Take, execution: str, at: str) -> None:
         """Write a claim of the next generation, unless the record has moved on."""

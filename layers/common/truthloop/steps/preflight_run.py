@@ -154,15 +154,15 @@ def _classes(champion: ModelPackage | None, ports: Ports) -> tuple[str, ...] | N
     uri = champion.metadata.get("labelsUri") if champion else None
     if not uri:
         return None
-    bucket, key = split_uri(uri)
-    if bucket != ports.objects.bucket:
-        return None
     try:
+        bucket, key = split_uri(uri)
+        if bucket != ports.objects.bucket:
+            return None
         labels = json.loads(ports.objects.read(key))
     except ObjectMissing:
         return None
-    except ValueError as error:
-        raise DatasetInvalid(f"{uri} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetInvalid(f"{uri} cannot be read as JSON: {error}") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DatasetInvalid(f"{uri} is not a list of labels")
     return tuple(labels)

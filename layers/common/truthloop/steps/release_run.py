@@ -14,8 +14,14 @@ from truthloop.claim import (
     start_is_unsettled,
     was_released,
 )
-from truthloop.decision import FAILED, PIPELINE_LIVE, REFUSED, TRAINED, Decision
-from truthloop.errors import ConditionFailed, PipelineNotFound, StartUnsettled, TransientAwsError
+from truthloop.decision import FAILED, PIPELINE_LIVE, PIPELINE_SUCCEEDED, REFUSED, TRAINED, Decision
+from truthloop.errors import (
+    ConditionFailed,
+    InvalidEvent,
+    PipelineNotFound,
+    StartUnsettled,
+    TransientAwsError,
+)
 from truthloop.inputs import ErrorPart, ReleaseInput, ResultPart
 from truthloop.names import generation_number
 from truthloop.policy import REFUSE
@@ -87,8 +93,11 @@ def release_run(event: object, ports: Ports) -> ReleaseOutput:
         }
     run = record.run_of(arn) if arn else None
     decision = _decision(given, record, run, (outcome, reason, message), to_iso(ports.now()))
+    told = _told(decision)
     try:
-        ports.table.release(record, decision, run, trained=outcome in TRAINED)
+        # A run whose result could not be read has trained all the same: it must not be paid for again.
+        succeeded = running is not None and running.status == PIPELINE_SUCCEEDED
+        ports.table.release(record, decision, run, trained=outcome in TRAINED or succeeded)
     except ConditionFailed as error:
         # Either an earlier attempt of this call got through, or the claim is lost: reading again tells.
         raise TransientAwsError(f"the record of {generation} changed during its release") from error
@@ -97,9 +106,17 @@ def release_run(event: object, ports: Ports) -> ReleaseOutput:
         "pipelineExecutionArn": arn,
         "outcome": outcome,
         "message": message,
-        "report": report(decision.to_map()),
+        "report": told,
         "followUp": follow_up(ports.table.read(), number),
     }
+
+
+def _told(decision: Decision) -> str:
+    """Put the decision into words before anything is written: an input that has none is refused."""
+    try:
+        return report(decision.to_map())
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise InvalidEvent(f"the decision cannot be told from the parts of the input: {error!r}") from error
 
 
 def _report_again(execution: str, generation: str, message: str, ports: Ports) -> str:
