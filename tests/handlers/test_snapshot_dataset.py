@@ -314,6 +314,11 @@ def test_what_is_not_captured_within_the_horizon_is_quarantined_once_and_may_be_
     assert [entry["source"]["line"] for entry in entries] == [1, 3]
     assert entries[0]["source"]["bucket"] == BUCKET
     assert "no prediction 'i1' was captured within 24 h" in entries[0]["detail"]
+    # When: a person takes one of them out, to put it back
+    base.put(key, b"".join(base.get(key).splitlines(keepends=True)[1:]))
+    evidence(base, base.claim("two"))
+    # Then: it is not quarantined again
+    assert base.keys("ground-truth/quarantine/no-capture/") == [key]
     # When: the capture comes after all
     base.captures("i1", "i3")
     base.end(base.record()["holder"])
@@ -346,11 +351,24 @@ def test_the_horizon_is_a_parameter(base: Any) -> None:
     assert counts["expired"] == 1
 
 
-def test_a_quarantine_object_that_is_none_is_found(base: Any) -> None:
+def test_a_crash_between_quarantine_and_the_note_of_it_repeats_the_same_writes(base: Any) -> None:
+    base.corrections({"i1": "1", "i2": "2"}, capture=False)
+    base.later(hours=25)
+    claim = base.claim("one")
+    evidence(base, claim)
+    (key,) = base.keys("ground-truth/expired/")
+    note, entries = base.get(key), base.keys("ground-truth/quarantine/no-capture/")
+    base.s3.delete_object(Bucket=BUCKET, Key=key)
+    assert evidence(base, claim)["expired"] == 2
+    assert base.get(key) == note == b'{"lines": [1, 2]}'
+    assert base.keys("ground-truth/quarantine/no-capture/") == entries
+
+
+def test_a_note_that_cannot_be_read_is_found(base: Any) -> None:
     base.corrections({"i1": "1"}, capture=False)
     accepted = base.keys("ground-truth/accepted/")[0].rsplit("/", 1)[1].removesuffix(".jsonl")
-    base.put(f"ground-truth/quarantine/no-capture/{accepted}.0.jsonl", b"{}\n")
-    with pytest.raises(DatasetInvalid, match="is no quarantine object"):
+    base.put(f"ground-truth/expired/{accepted}.0.json", b"{}\n")
+    with pytest.raises(DatasetInvalid, match="does not say which records expired"):
         snapshot(base)
 
 

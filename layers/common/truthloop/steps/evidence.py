@@ -18,6 +18,7 @@ from truthloop.registry import APPROVED, ModelPackage
 from truthloop.settings import (
     ACCEPTED_PREFIX,
     BASE_PREFIX,
+    EXPIRED_PREFIX,
     FORGOTTEN_PREFIX,
     IMAGES_PREFIX,
     NO_CAPTURE_PREFIX,
@@ -188,7 +189,7 @@ def read_forgotten(objects: Objects) -> dict[str, str]:
         try:
             tombstone = json.loads(objects.read(info.key))
             author, before = str(tombstone["author"]), to_iso(from_iso(tombstone["before"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DatasetInvalid(
                 f"{objects.uri(info.key)} says of no author that they are forgotten: {error!r}"
             ) from error
@@ -208,28 +209,39 @@ def _image_tags(objects: Objects, gathered: Gathered) -> dict[str, str]:
 
 
 def _read_lapsed(objects: Objects, uploads: Iterable[tuple[str, str]]) -> frozenset[Record]:
-    """Return the records of `uploads` that were quarantined as expired."""
-    found = list(objects.list(NO_CAPTURE_PREFIX))
+    """Return the records of `uploads` that expired before.
+
+    What says so stands apart from the quarantine: there people take out what they put back.
+    """
+    found = list(objects.list(EXPIRED_PREFIX))
     if not found:
         return frozenset()
-    wanted = {digest(objects.bucket, *upload) for upload in uploads}
-    chosen = [info for info in found if info.key[len(NO_CAPTURE_PREFIX) :].split(".")[0] in wanted]
+    wanted = {digest(objects.bucket, *upload): upload for upload in uploads}
+    chosen = [info for info in found if _upload_digest(info.key) in wanted]
     lapsed: set[Record] = set()
     for key, lines in objects.lines_of_each(chosen):
+        upload = wanted[_upload_digest(key)]
         try:
-            for line in lines:
-                source = json.loads(line)["source"]
-                lapsed.add((source["key"], source["versionId"], source["line"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetInvalid(f"{objects.uri(key)} is no quarantine object: {error!r}") from error
+            lapsed.update((*upload, int(line)) for line in json.loads(b"".join(lines))["lines"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DatasetInvalid(
+                f"{objects.uri(key)} does not say which records expired: {error!r}"
+            ) from error
     return frozenset(lapsed)
+
+
+def _upload_digest(key: str) -> str:
+    return key.removeprefix(EXPIRED_PREFIX).split(".")[0]
 
 
 def _quarantine_expired(
     objects: Objects, standing: Standing, lapsed: frozenset[Record], horizon_hours: float
 ) -> None:
-    """Write what has expired since the last look, an object per upload and set of records."""
-    entries: dict[tuple[str, str], list[bytes]] = {}
+    """Write what has expired since the last look, an object per upload and set of records.
+
+    First into the quarantine, then down that it expired: a crash in between repeats the same two writes.
+    """
+    entries: dict[tuple[str, str], dict[int, bytes]] = {}
     for statement in sorted(standing.expired, key=lambda s: s.origin.line):
         origin = statement.origin
         if (origin.key, origin.version_id, origin.line) in lapsed:
@@ -248,12 +260,13 @@ def _quarantine_expired(
             "format": "jsonl",
         }
         line = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-        entries.setdefault(origin.upload, []).append(line)
+        entries.setdefault(origin.upload, {})[origin.line] = line
     for upload, lines in entries.items():
-        content = b"".join(lines)
+        content = b"".join(lines.values())
         # The content is part of the name: what expires later of the same upload is written beside it.
         name = f"{digest(objects.bucket, *upload)}.{digest(content.decode())[:12]}"
         objects.put_once(f"{NO_CAPTURE_PREFIX}{name}.jsonl", content)
+        objects.put_once(f"{EXPIRED_PREFIX}{name}.json", json.dumps({"lines": sorted(lines)}).encode())
 
 
 def read_dataset(objects: Objects, generation: str) -> Dataset:
