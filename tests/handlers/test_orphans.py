@@ -184,6 +184,11 @@ def test_a_list_that_cannot_be_had_stops_the_claim(base: World) -> None:
         base.claim("two")
 
 
+def test_without_a_pipeline_there_is_nobody_to_wait_for(base: World) -> None:
+    base.answer("sagemaker.ListPipelineExecutions", {"Error": {"Code": "ResourceNotFound"}}, status=400)
+    assert base.claim("one")["outcome"] == "CLAIMED"
+
+
 # -- a run that appears after the claim --------------------------------------------------------------------
 
 
@@ -239,6 +244,19 @@ def test_ones_own_run_that_may_yet_come_to_light_is_not_given_up_for_another(bas
     base.unhook()
     start = base.run("start_pipeline", keyed(claim, dataset=dataset))
     assert start == {"pipelineExecutionArn": own["PipelineExecutionArn"], "found": True}
+
+
+@pytest.mark.parametrize("status", ["Executing", "Succeeded"])
+def test_a_run_that_a_person_has_named_after_the_generation_is_not_its_own(base: World, status: str) -> None:
+    # Given
+    claim, dataset = begun(base)
+    arn = by_hand(base, claim["generation"])
+    base.set_pipeline_status(arn, status)
+    # When
+    start = base.run("start_pipeline", keyed(claim, dataset=dataset))
+    # Then: waited for while it lives, and never taken for what this generation has trained
+    assert start["found"] == (start["pipelineExecutionArn"] == arn) == (status == "Executing")
+    assert base.record().get("waitsFor", {}).get("pipelineExecutionArn") == (arn if start["found"] else None)
 
 
 def test_an_own_start_that_never_came_to_light_gives_way_in_the_end(base: World) -> None:

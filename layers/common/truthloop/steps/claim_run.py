@@ -107,7 +107,7 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
             if record is None:
                 raise AssertionError("a claim is only taken over from a record")
             arn = record.pipeline_execution_arn
-            if arn is None:
+            if arn is None and record.starting is not None:
                 # The old holder may have ended between starting the pipeline and writing that down.
                 arn = _find_pipeline(generation_name(plan.generation), ports)
             ports.table.take_over(plan, execution, at, arn, record.run_of(arn) if arn else None)
@@ -122,7 +122,10 @@ def _beside_nobody(plan: Take, ports: Ports) -> Take:
     With a live run about that nobody waits for, the claim waits for it and starts none: two of them would
     cost twice and might train on the same evidence.
     """
-    orphans = forgotten_first(find_orphans(ports), plan.expected_generation or 0)
+    try:
+        orphans = forgotten_first(find_orphans(ports), plan.expected_generation or 0)
+    except PipelineNotFound:
+        orphans = []  # without a pipeline nothing can be running; the claim must still pass on
     for orphan in orphans:
         if orphan.generation >= plan.generation and (run := forgotten_run(orphan, ports)):
             return plan.adopting(run)

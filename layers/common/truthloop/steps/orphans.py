@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truthloop.claim import LastRun, Orphan
 from truthloop.dataset import Dataset
-from truthloop.errors import DatasetInvalid, PipelineNotFound
+from truthloop.errors import DatasetInvalid
 from truthloop.names import dataset_prefix
 from truthloop.ports import Ports
 from truthloop.prices import estimate
@@ -14,11 +14,13 @@ def find_orphans(ports: Ports, *, besides: str | None = None) -> list[Orphan]:
     """Return the live pipeline runs; while a claim is held, those `besides` its own generation's.
 
     Without a claim every live run is one that nobody waits for.
+
+    Raises
+    ------
+    PipelineNotFound
+        When the pipeline is not deployed.
     """
-    try:
-        live = ports.pipeline.live()
-    except PipelineNotFound:
-        return []  # without a pipeline nothing can be running; the claim must still pass on
+    live = ports.pipeline.live()
     cost = _estimated_usd(ports) if live else 0.0
     return [
         Orphan(run.arn, run.display_name, run.started_at, cost) for run in live if run.display_name != besides

@@ -61,7 +61,8 @@ def start_pipeline(event: object, ports: Ports) -> StartOutput:
         code_version=policy.code_version,
         estimated_usd=estimated_usd(policy) or 0.0,
     )
-    running = ports.pipeline.find(generation)
+    # Before a start was asked for, a run of this name is somebody else's.
+    running = ports.pipeline.find(generation) if record.starting else None
     if running is None and (in_the_way := _wait_for_another(record, execution, ports)):
         return {"pipelineExecutionArn": in_the_way, "found": True}
     ports.table.request_start(record.generation, execution, run, now)
@@ -77,7 +78,7 @@ def start_pipeline(event: object, ports: Ports) -> StartOutput:
 
 def _wait_for_another(record: GenerationRecord, execution: str, ports: Ports) -> str | None:
     """Let the claim wait for a live run that is not its own, if there is one; returns its ARN."""
-    orphans = find_orphans(ports, besides=record.name)
+    orphans = find_orphans(ports, besides=record.name if record.starting else None)
     if not orphans:
         return None
     if start_is_unsettled(record, ports.now()):
