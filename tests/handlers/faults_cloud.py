@@ -1,7 +1,8 @@
 """A small AWS around the real handlers and the real state machines, in one process and in virtual time.
 
-DynamoDB, S3, the registry and the jobs are moto's. What moves by itself on AWS is here: executions of the real
-definitions on local/'s interpreter, pipeline runs, the endpoint, the ingestion's queue, events, time.
+DynamoDB is moto's, S3 and the registry are those of faults_store.py. What moves by itself on AWS is here:
+executions of the real definitions on local/'s interpreter, pipeline runs, the endpoint, the ingestion's
+queue, events, time.
 """
 
 from __future__ import annotations

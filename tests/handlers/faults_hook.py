@@ -1,11 +1,11 @@
 """Every AWS call, found by botocore's own hooks, and what can go wrong at each.
 
-A process that comes to a call forks once for each fault that is possible there: the child goes on with the
-fault to the end of the scenario, the parent goes on without. So no call can escape, whoever adds one, and what
-leads to it is played once.
+A process that comes to a call forks once for each fault that is possible there: the child goes on with
+the fault to the end of the scenario, the parent goes on without. So no call can escape, whoever adds one, and
+what leads to it is played once.
 
-A function's process leaves nothing behind but its writes. So of two faults that end the same invocation in the
-same way after the same writes the second is not played on: what follows is what followed the first.
+A function's process leaves nothing behind but its writes. So of two faults that end the same invocation in
+the same way after the same writes the second is not played on: what follows is what followed the first.
 """
 
 from __future__ import annotations
@@ -48,12 +48,15 @@ ERRORS = {
 READS = ("Describe", "Get", "List", "Query", "Head", "InvokeEndpoint")
 DEATHS = (CRASH_BEFORE, STOPPED_BEFORE)
 CUT_AT_READS = (CRASH_AFTER, STOPPED_AFTER, ANSWER_LOST, SENT_TWICE, SERVER_ERROR)
-"""At a call that changes nothing: to die or be stopped after it is to die or be stopped before it; a lost answer
-and a server error become the TransientAwsError that a throttle becomes (tests/unit/test_adapter_rules.py), and
-an outage begins with one; asked twice it answers twice."""
+"""At a call that changes nothing: to die or be stopped after it is to die or be stopped before it; a lost
+answer and a server error become the TransientAwsError that a throttle becomes, as
+tests/unit/test_adapter_rules.py shows, and an outage begins with one; asked twice it answers twice."""
 
 TOKENS = frozenset({"TransactWriteItems"})
-"""The SDK sends these with a token of its own, so the service takes the second for the first; moto does not."""
+"""The SDK sends these with a token of its own: the service takes the second for the first, moto does not."""
+
+NONE_THERE = frozenset({"DescribeEndpoint"})
+"""SageMaker's ValidationException says here that there is none: an answer, and a wrong one is no fault."""
 
 ANSWER_TIME = 30.0
 """Seconds until a client gives an answer up."""
@@ -64,7 +67,7 @@ class Died(BaseException):
     """The function's process has ended: no handler of it catches that."""
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - it says what happened, like the names in truthloop/errors.py
     """A simulated service refuses a request."""
 
     def __init__(self, code: str, message: str = "refused", status: int = 400) -> None:
@@ -204,7 +207,7 @@ class Explorer:
         try:
             self._late = self.arrive(service, operation)
             if self._violation:
-                raise Refused("ValidationException", self._violation)
+                raise Refused("ValidationException", self._violation)  # noqa: TRY301 - as a fault would
             if stand_in is None:
                 return None
             request = self._request
@@ -254,13 +257,9 @@ class Explorer:
             self.written += (f"{who} {operation}",)
         if (service, operation) in self.forbidden:
             raise Refused("AccessDeniedException", "a permission is missing", 403)
-        if self.fault == OUTAGE and self.active and self.where:
-            if (site.who, site.service, site.operation) == (
-                self.where.who,
-                self.where.service,
-                self.where.operation,
-            ):
-                return self._strike(OUTAGE)
+        out = self.where if self.fault == OUTAGE and self.active else None
+        if out is not None and (who, service, operation) == (out.who, out.service, out.operation):
+            return self._strike(OUTAGE)
         return ""
 
     def invoked(self, ended: str) -> None:
@@ -298,6 +297,8 @@ class Explorer:
         cut = set(CUT_AT_READS) if site.reads else set()
         if site.operation in TOKENS:
             cut.add(SENT_TWICE)
+        if site.operation in NONE_THERE:
+            cut.add(INVALID)
         for fault in found:
             if fault in cut:
                 self.cut[fault] += 1

@@ -1,7 +1,7 @@
 """Scenarios of the loop, the invariants that every one of them keeps, and the program that plays them.
 
-``python -m tests.handlers.faults_play <scenario> …`` plays scenarios with every fault at every call and prints
-JSON; ``--plain`` plays them without faults. It is a program of its own since it forks at every call.
+``python -m tests.handlers.faults_play <scenario> …`` plays scenarios with every fault at every call and
+prints JSON; ``--plain`` plays them without faults. It is a program of its own since it forks at every call.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ def broken(cloud: Cloud) -> list[str]:
     found += _lost_labels(cloud)
     if cloud.fleet is not None:
         package = cloud.package_of(cloud.fleet.config)
-        if package["ModelApprovalStatus"] != "Approved":
+        if package["ModelApprovalStatus"] != "Approved" and cloud.registry.approved():
             found.append(f"the endpoint serves a package that is {package['ModelApprovalStatus']}")
         if cloud.fleet.status != "InService":
             found.append(f"the endpoint is {cloud.fleet.status}")
@@ -357,8 +357,12 @@ def _stuck(cloud: Cloud) -> list[str]:
 
 
 def _twice(decisions: list[dict[str, Any]]) -> list[str]:
-    released = [d["generation"] for d in decisions if d["outcome"] not in ("COALESCED", "INVALID", "FORGOTTEN")
-                and not d["execution"].startswith("deploy-")]  # fmt: skip
+    elsewhere = ("COALESCED", "INVALID", "FORGOTTEN")
+    released = [
+        d["generation"]
+        for d in decisions
+        if d["outcome"] not in elsewhere and not d["execution"].startswith("deploy-")
+    ]
     return [one for one in set(released) if released.count(one) > 1]
 
 
@@ -429,18 +433,18 @@ def _identifier(line: str) -> str:
 async def whole(cloud: Cloud, scenario: Scenario, *, explore: bool) -> str:
     """Play a scenario to its end; return what it came to before the final sweeps."""
     scenario.prepare(cloud)
-    before = {d["execution"] for d in cloud.world.decisions() if d["outcome"] == "DEPLOYED"}
+    before = {(d["execution"], d["at"]) for d in cloud.world.decisions() if d["outcome"] == "DEPLOYED"}
     wiring.cache_clear()
     cloud.explorer.exploring = explore
     cloud.explorer.explores = lambda who: not scenario.explores or who in scenario.explores
     await scenario.play(cloud)
     await cloud.settle()
     cloud.explorer.exploring = cloud.explorer.active = False
-    outcomes = [d["outcome"] for d in cloud.world.decisions() if d["execution"] not in before]
+    outcomes = [d["outcome"] for d in cloud.world.decisions() if (d["execution"], d["at"]) not in before]
     came = " ".join(
         [*outcomes, *([cloud.fleet.status] if cloud.fleet and "deploy" in _machines(cloud) else [])]
     )
-    # What is wrong is mended by now: the dead letters are sent again, the sweep looks, the endpoint is compared.
+    # What is wrong is mended by now: dead letters are sent again, the sweep looks, the endpoint is compared.
     cloud.forbidden.clear()
     cloud.redrive()
     await cloud.settle()
@@ -531,6 +535,7 @@ def environment() -> dict[str, str]:
         "POWERTOOLS_SERVICE_NAME": "test",
         "POWERTOOLS_METRICS_NAMESPACE": "Truthloop",
         "POWERTOOLS_LOG_LEVEL": "CRITICAL",
+        "POWERTOOLS_METRICS_DISABLED": "true",
     }
 
 

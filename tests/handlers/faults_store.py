@@ -1,4 +1,4 @@
-"""S3 and SageMaker's registry in a few lines: moto's take ten times as long, and thousands of plays use both."""
+"""S3 and SageMaker's registry in a few lines: moto's take ten times as long, thousands of plays use both."""
 
 from __future__ import annotations
 
@@ -101,6 +101,10 @@ class Registry:
             "DescribeProcessingJob": self._job,
         }
         return {("sagemaker", name): operation for name, operation in named.items()}
+
+    def approved(self) -> list[str]:
+        """Return the packages that could be served."""
+        return [arn for arn, p in self._packages.items() if p["ModelApprovalStatus"] == "Approved"]
 
     def rewrite(self, arn: str, **members: Any) -> None:
         """Change what a package says of itself, by somebody else's hand."""

@@ -7,7 +7,7 @@ import selectors
 from datetime import UTC, datetime, timedelta
 
 
-class Stuck(Exception):
+class Stuck(Exception):  # noqa: N818 - it says what happened
     """Nothing is scheduled and somebody still waits."""
 
 

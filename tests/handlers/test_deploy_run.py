@@ -293,6 +293,12 @@ def test_an_answer_that_is_no_prediction_fails(world: Any, serving: Any, body: b
         world.run("smoke_test_endpoint", serving)
 
 
+def test_a_missing_permission_is_not_the_packages_fault(world: Any, serving: Any) -> None:
+    world.answer("sagemaker-runtime.InvokeEndpoint", {"Error": {"Code": "AccessDeniedException"}}, status=403)
+    with pytest.raises(AwsRequestFailed, match="AccessDenied"):
+        world.run("smoke_test_endpoint", serving)
+
+
 def test_a_refused_example_fails(world: Any, serving: Any) -> None:
     world.answer("sagemaker-runtime.InvokeEndpoint", {"Error": {"Code": "ModelError"}}, status=424)
     with pytest.raises(SmokeTestFailed, match="ModelError"):

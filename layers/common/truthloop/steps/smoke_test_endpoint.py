@@ -13,6 +13,10 @@ from truthloop.ports import Ports
 from truthloop.settings import SMOKE_TEST_PREFIX
 
 
+_MODEL_FAULT = "ModelError"
+"""The container answered with an error; every other refusal is about the request or who makes it."""
+
+
 class SmokeTestOutput(TypedDict):
     """How many examples were asked about, and the slowest answer in milliseconds."""
 
@@ -53,6 +57,8 @@ def smoke_test_endpoint(event: object, ports: Ports) -> SmokeTestOutput:
                 image, content_type, resource_name("smoke-test", config_name[-24:], str(number))
             )
         except AwsRequestFailed as error:
+            if error.code != _MODEL_FAULT:
+                raise  # a missing permission is not the package's fault
             raise SmokeTestFailed(f"{ports.endpoint.name} refused {key}: {error}") from error
         slowest = max(slowest, time.perf_counter() - started)
         answered.append(judge_answer(body, key))
