@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test checks test-lambda-python lint types decisions bench build deploy pipeline models lock clean
+.PHONY: help install demo local test checks test-lambda-python soak lint types decisions bench build deploy pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -84,6 +84,10 @@ types: $(VENV)/.test ## Run mypy in strict mode
 
 decisions: install ## Print the decision log: why it did or did not retrain (ARGS="g00000007", "--json" …)
 	@$(BIN)/truthloop decisions --stack $(STACK) $(ARGS)
+
+SECONDS ?= 600
+soak: $(VENV)/.test ## Search for SECONDS seconds for steps of users and AWS that break the loop's promises
+	@TRUTHLOOP_SOAK=$(SECONDS) $(BIN)/python -m pytest -s tests/system/test_loop_rules.py
 
 bench: $(VENV)/.test ## Run the benchmarks; each prints ratios beside its peer or floor
 	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
