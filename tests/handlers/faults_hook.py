@@ -145,6 +145,7 @@ class Explorer:
     invocation: int = 0
     written: tuple[str, ...] = ()
     forbidden: set[tuple[str, str]] = field(default_factory=set)
+    lost: set[tuple[str, str]] = field(default_factory=set)
     known: dict[str, list[str]] = field(default_factory=dict)
     explored: set[tuple[str, str, str]] = field(default_factory=set)
     _ended: str = ""
@@ -257,6 +258,9 @@ class Explorer:
             self.written += (f"{who} {operation}",)
         if (service, operation) in self.forbidden:
             raise Refused("AccessDeniedException", "a permission is missing", 403)
+        if (who, operation) in self.lost:
+            self.lost.remove((who, operation))
+            return ANSWER_LOST
         out = self.where if self.fault == OUTAGE and self.active else None
         if out is not None and (who, service, operation) == (out.who, out.service, out.operation):
             return self._strike(OUTAGE)

@@ -35,7 +35,7 @@ from tests.handlers.conftest import (
     record,
     refuse_what_aws_refuses,
 )  # fmt: skip
-from tests.handlers.faults_cloud import ALARM, LIVE, Cloud, Play
+from tests.handlers.faults_cloud import ALARM, LIVE, RUN_SECONDS, Cloud, Play, Run
 from tests.handlers.faults_time import Clock, VirtualLoop
 from truthloop.aws.calls import CLIENT_CONFIG
 from truthloop.triggers import parse_trigger
@@ -192,6 +192,39 @@ async def pipeline_fails(cloud: Cloud) -> None:
     await cloud.settle()
 
 
+async def failed_before(cloud: Cloud) -> None:
+    cloud.outcomes = ["Failed", "Succeeded"]
+    cloud.start("retrain", {"force": True, "reason": "first"}, "by-hand")
+    await cloud.settle()
+    await asyncio.sleep(2 * HOUR)
+    cloud.start("retrain", BREACH, "alarm")
+    await cloud.settle()
+
+
+async def orphan(cloud: Cloud) -> None:
+    arn = f"arn:aws:sagemaker:{REGION}:123456789012:pipeline/{PIPELINE}/execution/orphan"
+    run = Run(arn, "g00000001", "token", cloud.clock.seconds - HOUR, "an older version")
+    cloud.runs.append(run)
+    cloud.later(RUN_SECONDS, lambda: setattr(run, "status", "Stopped"))
+    cloud.start("retrain", {}, "by-hand")
+    await cloud.settle()
+
+
+async def by_hand(cloud: Cloud) -> None:
+    cloud.start("retrain", {}, "by-hand")
+    await cloud.settle()
+
+
+def start_forbidden(cloud: Cloud) -> None:
+    base(cloud)
+    cloud.forbidden.add(("sagemaker", "StartPipelineExecution"))
+
+
+def answer_to_the_release_lost(cloud: Cloud) -> None:
+    base(cloud)
+    cloud.explorer.lost.add(("release_run", "TransactWriteItems"))
+
+
 async def run_with_a_follow_up(cloud: Cloud) -> None:
     predicted(cloud, *"abcdef")
     cloud.start("retrain", {"force": True, "reason": "relabelled"}, "by-hand")
@@ -282,9 +315,18 @@ SCENARIOS = {
         model_in_service, too_few_corrections, "REFUSED", ("release_run", "retrain.Release")
     ),
     "first_run_fails_the_gate": Scenario(
-        base, first_run_fails_the_gate, "REJECTED_BY_GATE", ("claim_run", "decide_run", "retrain.Notify")
+        base,
+        first_run_fails_the_gate,
+        "REJECTED_BY_GATE",
+        ("claim_run", "preflight_run", "snapshot_dataset", "decide_run", "retrain.Notify"),
     ),
     "pipeline_fails": Scenario(base, pipeline_fails, "FAILED", ("decide_run", "retrain.NotifyFailure")),
+    "failed_before": Scenario(model_in_service, failed_before, "FAILED REFUSED", ("preflight_run",)),
+    "orphan": Scenario(base, orphan, "WAITED SUCCEEDED", ("claim_run", "start_pipeline")),
+    "start_forbidden": Scenario(start_forbidden, by_hand, "FAILED", ("release_run",)),
+    "answer_to_the_release_lost": Scenario(
+        answer_to_the_release_lost, by_hand, "SUCCEEDED", ("release_run",)
+    ),
     "run_with_a_follow_up": Scenario(
         automatic(model_in_service),
         run_with_a_follow_up,
