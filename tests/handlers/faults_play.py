@@ -35,7 +35,7 @@ from tests.handlers.conftest import (
     record,
     refuse_what_aws_refuses,
 )  # fmt: skip
-from tests.handlers.faults_cloud import ALARM, LIVE, RUN_SECONDS, Cloud, Play, Run
+from tests.handlers.faults_cloud import ALARM, LIST_LAG_SECONDS, LIVE, RUN_SECONDS, Cloud, Play, Run
 from tests.handlers.faults_time import Clock, VirtualLoop
 from truthloop.aws.calls import CLIENT_CONFIG
 from truthloop.triggers import parse_trigger
@@ -201,9 +201,15 @@ async def failed_before(cloud: Cloud) -> None:
     await cloud.settle()
 
 
-async def orphan(cloud: Cloud) -> None:
+async def late_orphan(cloud: Cloud) -> None:
+    # Given: it comes to light only when the claim is taken, while the snapshot is made
+    cloud.explorer.lost.add(("snapshot_dataset", "PutObject"))
+    await orphan(cloud, shows_in=10.0)
+
+
+async def orphan(cloud: Cloud, shows_in: float = -HOUR) -> None:
     arn = f"arn:aws:sagemaker:{REGION}:123456789012:pipeline/{PIPELINE}/execution/orphan"
-    run = Run(arn, "g00000001", "token", cloud.clock.seconds - HOUR, "an older version")
+    run = Run(arn, CHAMPION, "token", cloud.clock.seconds + shows_in - LIST_LAG_SECONDS, "an older one")
     cloud.runs.append(run)
     cloud.later(RUN_SECONDS, lambda: setattr(run, "status", "Stopped"))
     cloud.start("retrain", {}, "by-hand")
@@ -323,6 +329,7 @@ SCENARIOS = {
     "pipeline_fails": Scenario(base, pipeline_fails, "FAILED", ("decide_run", "retrain.NotifyFailure")),
     "failed_before": Scenario(model_in_service, failed_before, "FAILED REFUSED", ("preflight_run",)),
     "orphan": Scenario(base, orphan, "WAITED SUCCEEDED", ("claim_run", "start_pipeline")),
+    "late_orphan": Scenario(base, late_orphan, "WAITED SUCCEEDED", ("start_pipeline",)),
     "start_forbidden": Scenario(start_forbidden, by_hand, "FAILED", ("release_run",)),
     "answer_to_the_release_lost": Scenario(
         answer_to_the_release_lost, by_hand, "SUCCEEDED", ("release_run",)
