@@ -206,7 +206,7 @@ EVALUATION = {
 }
 STATEMENT = {
     "inferenceId": "a", "label": "7", "eventTime": NOON, "author": "ann",
-    "source": "correction", "sequencer": "0" * 40 + ".1", "image": None, "captured": True,
+    "source": "correction", "sequencer": "0" * 40 + ".1", "image": None, "captured": True, "trained": True,
     "origin": {"key": "k", "versionId": "1", "line": 1, "byteOffset": 0, "uploadedAt": NOON},
 }  # fmt: skip
 ACCEPTED = {
@@ -228,9 +228,10 @@ OLD_DATASET = {
     "version": 1, "generation": "g00000000", "createdAt": NOON, "datasetVersion": "v0",
     "previousDatasetVersion": None, "baseUri": f"s3://{BUCKET}/base/",
     "groundTruth": {"labels": 1, "new": 1, "perLabel": {"7": 1}, "statements": 1, "waiting": 0, "expired": 0,
-                    "conflicts": 0, "overShare": 0},
+                    "conflicts": 0, "forgotten": 0, "overShare": 0},
     "acceptedKeys": ["ground-truth/accepted/2026/11/22/10/old.jsonl"], "captures": 0, "champion": None,
 }  # fmt: skip
+HEADER = json.dumps(OLD_DATASET).encode() + b"\n"
 RUN = {
     "generation": "g00000000", "datasetVersion": "v0", "datasetUri": f"s3://{BUCKET}/datasets/g00000000/",
     "pipelineExecutionArn": PIPELINE_RUN, "startedAt": NOON, "codeVersion": "c1",
@@ -277,11 +278,15 @@ def trained(bench: Bench) -> Bench:
     if bench.record is not None:
         bench.record |= {"lastRun": RUN, "lastTrained": RUN}
     world.put("datasets/g00000000/dataset.json", OLD_DATASET)
-    for name in ("statements.jsonl", "ground-truth.jsonl"):
-        world.put(f"datasets/g00000000/{name}", json.dumps(STATEMENT) + "\n")
+    world.put("datasets/g00000000/ground-truth.jsonl", json.dumps(STATEMENT) + "\n")
+    world.put("datasets/g00000000/statements.jsonl", HEADER + json.dumps(STATEMENT).encode() + b"\n")
     world.put("ground-truth/accepted/2026/11/22/10/new.jsonl", json.dumps(ACCEPTED) + "\n")
     world.put(str(INDEXED["capture"]), json.dumps(CAPTURED) + "\n")
     return bench
+
+
+def test_what_is_not_spoilt_is_read(trained: Bench) -> None:
+    assert trained.send("preflight_run", HELD) == "answered"
 
 
 @pytest.mark.parametrize("name", READS)
@@ -290,7 +295,8 @@ def test_what_a_function_reads_is_refused_by_name(trained: Bench, name: str) -> 
     rng = Random(f"content of {name}")
     for number in range(CONTENTS):
         trained.cloud.bucket.forget("datasets/g00000001/", "capture-index/")
-        trained.cloud.world.put(key, content(rng, valid))
+        header = HEADER if name == "statements.jsonl" and number % 2 else b""
+        trained.cloud.world.put(key, header + content(rng, valid))
         function = functions[number % len(functions)]
         trained.send(function, VALID[function][0])
         trained.cloud.bucket.forget(key)

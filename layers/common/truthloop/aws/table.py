@@ -10,6 +10,7 @@ from truthloop.aws.calls import translated
 from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Orphan, Take, TakeOver
 from truthloop.decision import Decision, decision_key
 from truthloop.errors import RecordInvalid
+from truthloop.times import from_iso
 from truthloop.triggers import Trigger
 
 _RECORD_KEY = to_item({"pk": "GENERATION", "sk": "CURRENT"})
@@ -289,17 +290,23 @@ def _record(item: Mapping[str, Any]) -> GenerationRecord:
         generation=int(item["generation"]),
         status=str(item["status"]),
         holder=item.get("holder"),
-        claimed_at=item.get("claimedAt"),
+        claimed_at=_moment(item.get("claimedAt")),
         triggers=_read_triggers(item.get("triggers")),
         pending=_read_triggers(item.get("pending")),
         pipeline_execution_arn=item.get("pipelineExecutionArn"),
         starting=_read_run(item.get("starting")),
-        start_asked_at=item.get("startAskedAt"),
+        start_asked_at=_moment(item.get("startAskedAt")),
         adopted_from=item.get("adoptedFrom"),
         last_run=_read_run(item.get("lastRun")),
         last_trained=_read_run(item.get("lastTrained")),
         waits_for=Orphan.from_map(item["waitsFor"]) if item.get("waitsFor") else None,
     )
+
+
+def _moment(value: str | None) -> str | None:
+    if value is not None:
+        from_iso(value)  # who reads it later could not say whose fault it is
+    return value
 
 
 def _read_run(value: Mapping[str, Any] | None) -> LastRun | None:
