@@ -66,12 +66,19 @@ def read_segment(key: str, lines: Iterable[bytes]) -> Iterator[Indexed]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            yield Indexed(str(record["capture"]), tuple(record["ids"]))
+            capture, ids = str(record["capture"]), tuple(map(_text, record["ids"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DatasetInvalid(
                 f"line {number} of {key} is no line of the capture index ({error!r}); delete the object and "
                 "it is made again"
             ) from error
+        yield Indexed(capture, ids)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("an id is text")
+    return value
 
 
 def segment_key(endpoint: str, content: bytes) -> str:
