@@ -12,6 +12,7 @@ from tests.handlers.runs import BREACH, deploy, finished, keyed, release, starte
 from truthloop.errors import AwsRequestFailed, DatasetInvalid, InvalidEvent, TransientAwsError
 
 ALARM = "truthloop-accuracy"
+NO_INSTANCES = "ClientError: CapacityError: Unable to provision requested ML compute capacity"
 SWEEP = {
     "id": "sweep-1",
     "source": "truthloop.sweep",
@@ -207,13 +208,14 @@ def test_a_breach_that_persists_starts_again_after_a_run_that_failed(base: Any) 
         "a breach was reported at 2026-",
     )
     release(base, claim, outcome="REFUSED", preflight=first)
-    finished(base, "two", "FAILED", BREACH)
+    finished(base, "two", "FAILED", BREACH, reason=NO_INSTANCES)
     # When: a sweep comes during the cool-down
     base.later(minutes=60)
     early = preflight(base, claim := base.claim("three", SWEEP))
     # Then
     assert failing(early) == ["SAME_EVIDENCE", "COOLDOWN"]
-    assert "failed (out of memory); it is tried again from" in early["message"]
+    assert "failed for lack of instances" in early["message"]
+    assert "it is tried again from" in early["message"]
     release(base, claim, outcome="REFUSED", preflight=early)
     # When: a sweep comes after it
     base.later(minutes=126)
@@ -377,8 +379,7 @@ def test_a_service_that_does_not_answer_keeps_nobody_from_training(base: Any) ->
 
 
 def test_a_run_that_failed_for_lack_of_capacity_is_tried_again_and_said(base: Any) -> None:
-    reason = "ClientError: CapacityError: Unable to provision requested ML compute capacity"
-    finished(base, "one", "FAILED", reason=reason)
+    finished(base, "one", "FAILED", reason=NO_INSTANCES)
     base.later(hours=2)
     verdict = preflight(base, base.claim("two"))
     assert verdict["verdict"] == "START"
@@ -394,7 +395,7 @@ def test_why_a_run_failed_may_stay_unknown(base: Any) -> None:
     base.unhook()
     base.fail("sagemaker.ListPipelineExecutionSteps", "AccessDeniedException", times=9)
     verdict = preflight(base, claim)
-    assert verdict["verdict"] == "START"
+    assert verdict["reason"] == "SAME_EVIDENCE"  # what may have cost a day is not paid for again unseen
     assert "AccessDeniedException" in verdict["evidence"]["lastFailure"]["reason"]
     base.fail("sagemaker.DescribePipelineExecution", "ThrottlingException", times=9)
     with pytest.raises(TransientAwsError):

@@ -315,13 +315,14 @@ def test_a_breach_that_waited_for_a_run_is_over_when_another_model_is_in_service
 
 # -- a run that failed -------------------------------------------------------------------------------------
 
-FAILED_ONCE = replace(SAME, last_run_trained=False, last_failure=Failure("Failed", "step TrainNew failed"))
+NO_INSTANCES = "step TrainNew failed: CapacityError: Unable to provision requested ML compute capacity"
+FAILED_ONCE = replace(SAME, last_run_trained=False, last_failure=Failure("Failed", NO_INSTANCES))
 
 
-def test_a_run_that_failed_is_tried_again_after_the_cool_down() -> None:
+def test_a_run_that_found_no_instances_is_tried_again_after_the_cool_down() -> None:
     verdict = judge(FAILED_ONCE, POLICY, NOW)
     assert verdict.verdict == START
-    assert "failed (step TrainNew failed)" in outcome("SAME_EVIDENCE", verdict).detail
+    assert "failed for lack of instances (step TrainNew" in outcome("SAME_EVIDENCE", verdict).detail
     early = judge(replace(FAILED_ONCE, last_run=JUST_NOW), POLICY, NOW)
     assert early.reason == "SAME_EVIDENCE"
     assert "it is tried again from 2026-11-22T10:01:00.000000Z on" in early.message
@@ -332,6 +333,18 @@ def test_without_a_cool_down_a_failed_run_rests_an_hour() -> None:
     assert judge(replace(FAILED_ONCE, last_run=JUST_NOW), policy, NOW).reason == "SAME_EVIDENCE"
     hour_ago = replace(LAST, started_at=to_iso(NOW - timedelta(minutes=60)))
     assert judge(replace(FAILED_ONCE, last_run=hour_ago), policy, NOW).verdict == START
+
+
+@pytest.mark.parametrize("failure", [None, Failure("Unknown", "gone"), Failure("Failed", "out of memory")])
+def test_a_run_that_failed_otherwise_is_not_paid_twice(failure: Failure | None) -> None:
+    evidence = replace(FAILED_ONCE, last_failure=failure, alarm=alarm())
+    verdict = judge(evidence, POLICY, NOW)
+    assert verdict.reason == "SAME_EVIDENCE"
+    assert "mend the cause, then start by hand with force and a reason" in verdict.message
+    by_hand = replace(evidence, triggers=(trigger(MANUAL, force=True),))
+    assert judge(by_hand, POLICY, NOW).reason == "FORCED"
+    more = replace(evidence, dataset_version="another")
+    assert judge(more, POLICY, NOW).verdict == START
 
 
 def test_a_run_that_was_stopped_does_not_start_by_itself() -> None:

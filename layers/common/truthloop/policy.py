@@ -54,8 +54,8 @@ FORCED = "FORCED"
 ALREADY_STARTED = "ALREADY_STARTED"
 
 FAILED_RUN_RESTS = timedelta(hours=1)
-"""A run that failed is tried again on the same data after the cool-down, and never sooner than this: without
-a cool-down every trigger would start it anew."""
+"""A run for which AWS had no instances is tried again after the cool-down, and never sooner than this:
+without a cool-down every trigger would start it anew."""
 
 STOPPED_STATUS = "Stopped"
 
@@ -358,21 +358,24 @@ def _same_evidence(evidence: Evidence, policy: PolicySettings, now: datetime) ->
 def _failed_before(
     evidence: Evidence, last: LastRun, policy: PolicySettings, now: datetime
 ) -> tuple[bool, str]:
-    """Try a run that failed again, not at once, and one that was stopped not by itself."""
+    """Try a run again by itself only when it never had its instances, and not at once.
+
+    Any other failure may have cost hours of a GPU, and would again: a person looks first.
+    """
     failure = evidence.last_failure
+    before = f"{last.generation} was started with exactly this data and code"
+    by_hand = "start by hand with force and a reason"
     if failure is not None and failure.status == STOPPED_STATUS:
-        return False, (
-            f"{last.generation} was started with exactly this data and code and was stopped; start by hand "
-            "with force and a reason to go on"
-        )
+        return False, f"{before} and was stopped; {by_hand} to go on"
     why = f" ({shorten(failure.reason, _LONGEST_REASON)})" if failure and failure.reason else ""
-    rest = max(FAILED_RUN_RESTS, timedelta(minutes=policy.cooldown_minutes))
-    again = from_iso(last.started_at) + rest
+    if failure is None or not is_capacity_failure(failure.reason):
+        return False, f"{before} and failed{why}; mend the cause, then {by_hand} to try it again"
+    again = from_iso(last.started_at) + max(FAILED_RUN_RESTS, timedelta(minutes=policy.cooldown_minutes))
     if now >= again:
-        return True, f"{last.generation} was started with exactly this data and code and failed{why}"
+        return True, f"{before} and failed for lack of instances{why}"
     return False, (
-        f"{last.generation} was started with exactly this data and code and failed{why}; it is tried again "
-        f"from {to_iso(again)} on, or at once when you start it by hand with force and a reason"
+        f"{before} and failed for lack of instances{why}; it is tried again from {to_iso(again)} on, or at "
+        f"once when you {by_hand}"
     )
 
 
