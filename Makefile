@@ -63,7 +63,8 @@ test: ## Run every check and test
 # What installs longest comes first.
 checks: .venv-sdk/.done $(VENV)/.test .venv-sam/.done test-lambda-python types lint
 
-# Lambda runs Python 3.13: where this machine has one, the layer and the functions are tested on it too.
+# Lambda runs Python 3.13: where this machine has one, the layer and the functions are tested on it too; what
+# searches for long is searched once.
 test-lambda-python: $(VENV)/.python
 	@PYTHON313=$$($(BIN)/python requirements/find_python.py 3.13); \
 	if [ -z "$$PYTHON313" ]; then echo "No Python 3.13 here: the layer and the functions are tested on $$($(BIN)/python --version) only"; exit 0; fi; \
@@ -71,7 +72,7 @@ test-lambda-python: $(VENV)/.python
 	  echo "Installing the handlers' test environment on Python 3.13"; \
 	  $$PYTHON313 -m venv .venv-3.13 && .venv-3.13/bin/python $(PIP_INSTALL) requirements/handlers.txt && touch .venv-3.13/.done || exit 1; \
 	fi; \
-	.venv-3.13/bin/python -m pytest -q tests/unit tests/handlers
+	.venv-3.13/bin/python -m pytest -q -m "not slow" tests/unit tests/handlers
 
 lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hadolint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -35,10 +35,12 @@ from truthloop.steps import (
 )  # fmt: skip
 from truthloop.wiring import wiring
 
+pytestmark = pytest.mark.slow
+
 EVENTS = [json.loads(p.read_text()) for p in sorted((Path(__file__).parents[2] / "events").glob("*.json"))]
 SENT = 10_000
 """To each function."""
-CONTENTS = 1000
+CONTENTS = 250
 """Of each thing that a function reads."""
 
 GENERATION = "g00000001"

@@ -16,6 +16,8 @@ import pytest
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
 from truthloop.labels import Reader
 
+pytestmark = pytest.mark.slow
+
 INBOX = "ground-truth/inbox/"
 RECORDS = 18_000
 """Of both runs; four of five are bad."""

@@ -14,6 +14,8 @@ import pytest
 
 from tests.handlers.conftest import BUCKET, ROOT, batch, record, uploaded
 
+pytestmark = pytest.mark.slow
+
 INBOX = "ground-truth/inbox/"
 SIZE = 100_000_000
 BOUND = 32 * 1024 * 1024

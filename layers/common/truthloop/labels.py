@@ -204,6 +204,10 @@ class Reader:
         texts = (inference_id, label, said["eventTime"], said["source"], said["sequencer"], origin["key"])
         if not all(isinstance(text, str) and text for text in texts):
             raise TypeError("a field that must be text is not, or is empty")
+        if not isinstance(origin["versionId"], str) or not isinstance(origin["uploadedAt"], str):
+            raise TypeError("the origin's versionId or uploadedAt is no text")
+        if not isinstance(author, str | None) or not isinstance(image, str | None):
+            raise TypeError("author or image is no text")
         return Statement(
             inference_id,
             share(label, label),
