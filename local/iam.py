@@ -16,6 +16,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,20 @@ def granted_actions(account_id: str, role_name: str) -> list[str] | None:
         return None
     granted: list[str] = []
     for document in documents:
-        parsed = json.loads(document) if isinstance(document, str) else document
-        statements = parsed["Statement"]
-        for statement in statements if isinstance(statements, list) else [statements]:
-            if statement["Effect"] == "Allow":
-                actions = statement.get("Action", [])
-                granted += actions if isinstance(actions, list) else [actions]
+        granted += _allowed(document if isinstance(document, str) else json.dumps(document))
     return granted
+
+
+@lru_cache(maxsize=1024)
+def _allowed(document: str) -> tuple[str, ...]:
+    """Return the actions that a policy allows: read once, asked for at each call."""
+    statements = json.loads(document)["Statement"]
+    allowed: list[str] = []
+    for statement in statements if isinstance(statements, list) else [statements]:
+        if statement["Effect"] == "Allow":
+            actions = statement.get("Action", [])
+            allowed += actions if isinstance(actions, list) else [actions]
+    return tuple(allowed)
 
 
 def refuse(request: Any, role_arn: str, action: str) -> None:

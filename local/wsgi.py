@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -23,6 +24,8 @@ from local.context import LocalAws
 log = logging.getLogger("local.wsgi")
 Application = Callable[..., Iterable[bytes]]
 _NO_BODY = {204, 304}
+_LONGEST_HEADER = 65_536
+_MOST_HEADERS = 100
 
 
 class _Handler(MotoRequestHandler):
@@ -33,6 +36,35 @@ class _Handler(MotoRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     timeout = 900
+
+    def parse_request(self) -> bool:
+        """Read the request line and the headers; anything unusual is left to the standard library.
+
+        That reads headers with the parser for e-mail, which takes a third of the time of a small request.
+        """
+        words = self.raw_requestline.decode("iso-8859-1").split()
+        if len(words) != 3 or words[2] != "HTTP/1.1":
+            return bool(super().parse_request())
+        self.requestline = " ".join(words)
+        self.command, self.path, self.request_version = words
+        if self.path.startswith("//"):  # no address of another host, as in the standard library
+            self.path = "/" + self.path.lstrip("/")
+        headers = self.headers = self.MessageClass()
+        count = 0
+        while (line := self.rfile.readline(_LONGEST_HEADER + 1)) not in (b"\r\n", b"\n", b""):
+            count += 1
+            if len(line) > _LONGEST_HEADER or count > _MOST_HEADERS:
+                self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return False
+            name, colon, value = line.decode("iso-8859-1").partition(":")
+            if not colon or not name or name != name.strip():
+                self.send_error(HTTPStatus.BAD_REQUEST, f"Bad header line ({name!r})")
+                return False
+            headers.set_raw(name, value.strip())
+        self.close_connection = headers.get("Connection", "").lower() == "close"
+        if headers.get("Expect", "").lower() == "100-continue":
+            return bool(self.handle_expect_100())
+        return True
 
     def handle_expect_100(self) -> bool:
         """Ask for the body at once; in the buffer the answer would only go out with the next one."""
