@@ -26,7 +26,7 @@ import local.stepfunctions.interpreter as interpreter_module
 import local.stepfunctions.waiting as waiting_module
 from local.stepfunctions.execution import Execution, Machine
 from tests.handlers import conftest
-from tests.handlers.conftest import BUCKET, ENDPOINT, GROUP, PIPELINE, ROLE, World, batch, uploaded
+from tests.handlers.conftest import BUCKET, ENDPOINT, GROUP, PIPELINE, ROLE, TABLE, World, batch, uploaded
 from tests.handlers.faults_hook import Died, Explorer, Refused
 from tests.handlers.faults_store import Bucket, Registry
 from tests.handlers.faults_time import Clock
@@ -645,6 +645,7 @@ def definition(machine: str) -> Json:
         }
         values |= {
             "NotificationTopicArn": TOPIC, "PollIntervalSeconds": str(POLL_SECONDS), "StackName": "truthloop",
+            "LoopTableName": TABLE,
         }  # fmt: skip
         text = json.dumps(machines.shipped(machine))
         _DEFINITIONS[machine] = json.loads(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text))

@@ -11,7 +11,7 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 from tests.local.conftest import LocalServer
 from tests.local.lambda_helpers import Functions, archive
@@ -19,6 +19,7 @@ from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, unique, 
 from tests.local.stepfunctions_driver import Driver as Machines
 from tests.statemachine import machines
 from truthloop import errors
+from truthloop.aws.attributes import from_item
 
 Json = dict[str, Any]
 STACK = "truthloop"
@@ -47,8 +48,8 @@ class Script:
         Per function what its first, second, … call comes to: a result, ``raises(…)``, ``DIES`` or ``HANGS``.
     given
         The execution's input.
-    topic
-        Whether the topic exists that the machine publishes to.
+    topic, log
+        Whether the topic exists that the machine publishes to, and the table that it logs in.
     prepare, before, during
         What the test does first of all (it may add names), before the start, and while the execution runs.
     """
@@ -56,6 +57,7 @@ class Script:
     answers: Mapping[str, Sequence[Any]]
     given: Any = field(default_factory=dict)
     topic: bool = True
+    log: bool = True
     prepare: Callable[[Scene], None] | None = None
     before: Callable[[Scene], None] | None = None
     during: Callable[[Scene], None] | None = None
@@ -71,6 +73,7 @@ class Played:
     output: Any
     calls: list[tuple[str, Any]]
     notices: list[tuple[str, str]]
+    decisions: list[Json]
     states: list[str]
     paths: tuple[set[str], set[machines.Edge], set[machines.Retrier]]
     executions: list[str]
@@ -87,7 +90,7 @@ class Played:
 
 
 Test = Callable[..., None]
-OPTIONS = ("given", "topic", "prepare", "before", "during")
+OPTIONS = ("given", "topic", "log", "prepare", "before", "during")
 
 
 def registrar(scripts: dict[str, Script]) -> Callable[..., Callable[[Test], Test]]:
@@ -131,18 +134,22 @@ class Stage:
         self.functions = Functions(self.client)
         self.role = self.functions.role()
         self.aws = Driver(server)
-        self.table = unique("scripts")
-        self._create_table()
+        self.table, self.log = unique("scripts"), unique("loop")
+        self._create_table(self.table, "scenario")
+        self._create_table(self.log, "pk", "sk")
         self.arns: dict[str, str] = {}
         self.names = self._pipeline_runs() | self._endpoints()
         self.group = unique("group")
         self.aws.sagemaker.create_model_package_group(ModelPackageGroupName=self.group)
 
-    def _create_table(self) -> None:
+    def _create_table(self, name: str, *key: str) -> None:
+        kinds: tuple[Literal["HASH", "RANGE"], ...] = ("HASH", "RANGE")
         self.client("dynamodb").create_table(
-            TableName=self.table,
-            AttributeDefinitions=[{"AttributeName": "scenario", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "scenario", "KeyType": "HASH"}],
+            TableName=name,
+            AttributeDefinitions=[{"AttributeName": part, "AttributeType": "S"} for part in key],
+            KeySchema=[
+                {"AttributeName": part, "KeyType": kind} for part, kind in zip(key, kinds, strict=False)
+            ],
             BillingMode="PAY_PER_REQUEST",
         )
 
@@ -253,6 +260,8 @@ class Scene:
         self.topic, self.queue = self._topic()
         values = {name: stage.function(function) for name, function in machines.functions(machine).items()}
         values |= {"NotificationTopicArn": self.topic, "PollIntervalSeconds": "1", "StackName": STACK}
+        if machine == "retrain":
+            values["LoopTableName"] = stage.log if script.log else "gone"
         self.definition = machines.load(machine, values)
         self.arn = str(
             self.machines.client.create_state_machine(
@@ -319,6 +328,7 @@ class Scene:
                 "output": json.loads(found["output"]) if "output" in found else None,
                 "executions": executions,
                 "notices": self._notices(),
+                "decisions": self._decisions(),
             }
         )
         candidate = self.names.get(CANDIDATE)
@@ -340,6 +350,17 @@ class Scene:
             return None if any(e["status"] == "RUNNING" for e in every) else [e["name"] for e in every]
 
         return sorted(wait_until(look, 90, f"the end of {self.key}", pause=0.3))
+
+    def _decisions(self) -> list[Json]:
+        """Return the items that the execution has in the decision log."""
+        found = self.stage.client("dynamodb").query(
+            TableName=self.stage.log,
+            KeyConditionExpression="pk = :pk",
+            FilterExpression="execution = :execution",
+            ExpressionAttributeValues={":pk": {"S": "DECISION"}, ":execution": {"S": self.execution}},
+            ConsistentRead=True,
+        )
+        return [from_item(item) for item in found["Items"]]
 
     def _notices(self) -> list[tuple[str, str]]:
         """Return subject and message of what the topic has delivered, which it does before it answers."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
 
+from local.stepfunctions.jsonata import evaluate_template, to_jsonata
 from tests.statemachine import machines
 from tests.statemachine.stage import (
     CANDIDATE,
@@ -25,11 +27,17 @@ from tests.statemachine.stage import (
     raises,
     registrar,
 )
+from truthloop.aws.attributes import from_attribute, to_item
+from truthloop.decision import Decision
+from truthloop.report import ADVICE, report
+from truthloop.times import from_iso, to_iso
+from truthloop.triggers import parse_trigger
 
 MACHINE = "retrain"
 SCENARIOS: dict[str, Script] = {}
 scenario = registrar(SCENARIOS)
 
+EVENTS = machines.ROOT / "events"
 GENERATION = "g00000007"
 CALL = {"execution": EXECUTION, "generation": GENERATION}
 HOLDER = f"arn:aws:states:us-east-1:123456789012:execution:{SCENARIO}:another"
@@ -53,6 +61,19 @@ LINE = [
     "decide_run",
     "release_run",
 ]
+
+
+def event(name: str) -> Any:
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def logged(given: Any) -> Any:
+    """Return the trigger that the machine logs of an input whose claim has failed."""
+    arguments = machines.shipped(MACHINE)["States"]["RecordFailedClaim"]["Arguments"]
+    (trigger,) = arguments["Item"]["triggers"]["L"]
+    execution = {"Name": "run", "StartTime": "2026-11-22T10:00:00.123Z"}
+    states = to_jsonata({"input": given, "context": {"Execution": execution}})
+    return from_attribute(evaluate_template(trigger, {"states": states}, "triggers"))
 
 
 def claimed(outcome: str = "CLAIMED", run: str | None = None) -> dict[str, Any]:
@@ -197,6 +218,96 @@ def test_a_claim_that_fails_releases_nothing_and_is_told(run: Played) -> None:
     assert (run.status, run.error, run.cause) == ("FAILED", "Retrain.FAILED", message)
     assert run.called == ["claim_run"]
     assert run.notices == [("truthloop: retrain none FAILED", message)]
+    assert run.decisions == []  # claim_run has written it
+
+
+CLAIM_FAILED = "The claim failed: TransientAwsError: DynamoDB throttled the request."
+
+
+def claim_failed(run: Played) -> None:
+    assert (run.status, run.error, run.cause) == ("FAILED", "Retrain.FAILED", CLAIM_FAILED)
+    assert run.called == ["claim_run"] * 3
+    assert run.states == ["Claim", "RecordFailedClaim", "NotifyFailure", "FailRun"]
+
+
+@scenario(given=event("alarm_accuracy_breached"), claim_run=[THROTTLED] * 3)
+def test_a_trigger_whose_claim_fails_for_good_is_in_the_decision_log(run: Played) -> None:
+    claim_failed(run)
+    (item,) = run.decisions
+    at = item["at"]
+    trigger = parse_trigger(event("alarm_accuracy_breached"), execution_name="run", started_at=at)
+    decision = Decision(
+        at=at,
+        execution=EXECUTION,
+        generation="none",
+        outcome="FAILED",
+        reason="CLAIM_FAILED",
+        message=CLAIM_FAILED,
+        triggers=({"id": trigger.id, **trigger.to_map()},),
+    )
+    assert item == {"pk": "DECISION", "sk": f"{at}#run", **decision.to_map()}
+    assert to_iso(from_iso(at)) == at == to_iso(from_iso(run.inputs("claim_run")[0]["startedAt"]))
+    # The mail and the log say the same of what to do.
+    assert run.notices == [("truthloop: retrain none FAILED", f"{CLAIM_FAILED}\n\n{ADVICE['CLAIM_FAILED']}")]
+    assert ADVICE["CLAIM_FAILED"] in report(item)
+
+
+def coalesce(scene: Scene) -> None:
+    """Write what an attempt has written whose answer was lost."""
+    found = scene.machines.client.describe_execution(executionArn=scene.execution)
+    decision = Decision(to_iso(found["startDate"]), scene.execution, GENERATION, "COALESCED", "COALESCED")
+    item = to_item({"pk": "DECISION", "sk": decision.sort_key, **decision.to_map()})
+    scene.stage.client("dynamodb").put_item(TableName=scene.stage.log, Item=item)
+
+
+@scenario(during=coalesce, claim_run=[HANGS, THROTTLED, THROTTLED])
+def test_a_decision_that_an_earlier_attempt_has_written_stays(run: Played) -> None:
+    claim_failed(run)
+    assert [item["outcome"] for item in run.decisions] == ["COALESCED"]
+    ((_, mail),) = run.notices
+    assert (
+        mail == f"{CLAIM_FAILED}\n\nThe decision log has an entry of this start already: truthloop decisions"
+    )
+
+
+@scenario(log=False, claim_run=[THROTTLED] * 3)
+def test_a_claim_that_fails_and_cannot_be_logged_is_mailed(run: Played) -> None:
+    claim_failed(run)
+    ((_, mail),) = run.notices
+    assert mail.startswith(f"{CLAIM_FAILED}\n\n{ADVICE['CLAIM_FAILED']}\n\n")
+    assert "The decision log could not be written: DynamoDB.ResourceNotFoundException: " in mail
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ground_truth_accepted", "retrain_follow_up", "scheduled_sweep", "s3_constraint_violations",
+        "alarm_accuracy_breached", "codebuild_succeeded", "manual_retrain", "manual_retrain_forced",
+    ],
+)  # fmt: skip
+def test_the_machine_reads_a_trigger_as_claim_run_does(name: str) -> None:
+    at = "2026-11-22T10:00:00.123000Z"
+    expected = parse_trigger(event(name), execution_name="run", started_at=at)
+    assert logged(event(name)) == {"id": expected.id, **expected.to_map()}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, 5, "text", [], [{"source": "aws.s3", "id": 5}], {"source": None},
+        {"source": ["aws.s3"], "id": {}},
+        {"source": "aws.s3", "detail": "text", "time": 5}, {"source": "somebody", "id": "x" * 900},
+        {"source": "aws.cloudwatch", "detail": {"alarmName": {"a": 1}, "state": []}, "time": "noon"},
+        {"reason": "x" * 9000, "force": "yes", "detail-type": ["x" * 900]},
+    ],
+)  # fmt: skip
+def test_the_machine_logs_any_input(given: Any) -> None:
+    found = logged(given)
+    assert [type(found[name]) for name in ("id", "kind", "at", "detail", "force")] == [str] * 4 + [bool]
+    assert 1 <= len(found["id"]) <= 128
+    assert len(found["kind"]) <= 128
+    assert found["at"] == "2026-11-22T10:00:00.123000Z"
+    assert len(found["detail"]) <= 512
 
 
 @scenario(topic=False, claim_run=[THROTTLED] * 3)

@@ -142,12 +142,18 @@ def test_a_refusal_names_grounds_bars_and_the_way_out() -> None:
 def test_every_reason_of_the_policy_has_advice() -> None:
     bars = {entry.name for entry in policy.RULES if entry.role == policy.BAR}
     others = {policy.MINIMUM_NEW_LABELS, policy.MINIMUM_PER_CLASS, policy.WAITING_FOR_CAPTURE}
-    assert set(ADVICE) == bars | others | {"INVALID_TRIGGER"}
+    assert set(ADVICE) == bars | others | {"INVALID_TRIGGER", "CLAIM_FAILED"}
 
 
 @pytest.mark.parametrize("reason", sorted(ADVICE))
 def test_every_refusal_says_what_to_do(reason: str) -> None:
     assert ADVICE[reason] in report(decided("REFUSED", reason))
+
+
+def test_a_claim_that_failed_says_what_becomes_of_its_trigger() -> None:
+    text = report(decided("FAILED", "CLAIM_FAILED", generation="none"))
+    assert f"What to do\n- {ADVICE['CLAIM_FAILED']}" in text
+    assert "cool-down" not in text
 
 
 def test_every_outcome_has_words() -> None:

@@ -60,6 +60,8 @@ ADVICE: dict[str, str] = {
     "IMAGE_GPU": "Name another type in TrainingInstanceType, or build the training image for this one.",
     "QUOTA": "Raise the quota (Service Quotas, Amazon SageMaker), or name another TrainingInstanceType.",
     "WAITING_FOR_CAPTURE": "Nothing: the corrections count as soon as their predictions are captured.",
+    "CLAIM_FAILED": "Nothing was started. The next trigger, or the sweep, looks at the evidence again; "
+    "a forced start must be sent again.",
     "INVALID_TRIGGER": f"Start it with {{}}, with {FORCE}, or with an event as in events/.",
 }
 """What a person can do about a reason. By code, not by the policy's names: the release need not load it."""
@@ -184,13 +186,13 @@ def _next(decision: Mapping[str, Any]) -> Iterator[str]:
         yield from _approval(list(decision.get("modelPackages") or ()))
     elif outcome == REJECTED_BY_GATE:
         yield "- More and better labels, or a lower AccuracyThreshold. The model in service stays."
-    elif outcome in (FAILED, STOPPED):
+    elif outcome in (FAILED, STOPPED) and reason not in ADVICE:
         yield "- Mend the cause. The labels are still new: the next trigger starts again after the cool-down."
     elif outcome == WAITED:
         yield "- Nothing: what asked for this run is decided by the next decision."
     elif outcome == COALESCED:
         yield "- Nothing: it is decided when the other run has ended, by the next decision."
-    elif outcome in (REFUSED, INVALID) and reason in ADVICE:
+    elif outcome in (REFUSED, INVALID, FAILED) and reason in ADVICE:
         yield f"- {ADVICE[reason]}"
         if reason == "CANDIDATE_PENDING":
             yield from _approve((decision.get("evidence") or {}).get("pendingCandidate"))
