@@ -231,6 +231,16 @@ def answer_to_the_release_lost(cloud: Cloud) -> None:
     cloud.explorer.lost.add(("release_run", "TransactWriteItems"))
 
 
+async def claim_fails_for_good(cloud: Cloud) -> None:
+    cloud.forbidden.add(("dynamodb", "GetItem"))
+    predicted(cloud, *"abcd")
+    cloud.upload(("one.jsonl", corrections("abcd")))
+    await cloud.settle()
+    cloud.forbidden.clear()
+    cloud.start("retrain", SWEEP, "sweep")
+    await cloud.settle()
+
+
 async def run_with_a_follow_up(cloud: Cloud) -> None:
     predicted(cloud, *"abcdef")
     cloud.start("retrain", {"force": True, "reason": "relabelled"}, "by-hand")
@@ -334,6 +344,9 @@ SCENARIOS = {
     "answer_to_the_release_lost": Scenario(
         answer_to_the_release_lost, by_hand, "SUCCEEDED", ("release_run",)
     ),
+    "claim_fails_for_good": Scenario(
+        model_in_service, claim_fails_for_good, "FAILED SUCCEEDED", ("retrain.RecordFailedClaim",)
+    ),
     "run_with_a_follow_up": Scenario(
         automatic(model_in_service),
         run_with_a_follow_up,
@@ -410,33 +423,52 @@ def _twice(decisions: list[dict[str, Any]]) -> list[str]:
     released = [
         d["generation"]
         for d in decisions
-        if d["outcome"] not in elsewhere and not d["execution"].startswith("deploy-")
+        if d["outcome"] not in elsewhere
+        and d["reason"] != "CLAIM_FAILED"
+        and not d["execution"].startswith("deploy-")
     ]
     return [one for one in set(released) if released.count(one) > 1]
 
 
 def _undecided(cloud: Cloud, decisions: list[dict[str, Any]]) -> list[str]:
-    decided = {t["id"] for d in decisions if d["outcome"] != "COALESCED" for t in d["triggers"]}
+    passed_on = ("COALESCED", "CLAIM_FAILED")
+    decided = {t["id"] for d in decisions if d["reason"] not in passed_on for t in d["triggers"]}
     coalesced = {t["id"] for d in decisions if d["outcome"] == "COALESCED" for t in d["triggers"]}
     found = [f"{one} was told to wait and never decided" for one in coalesced - decided]
     for play in (p for p in cloud.plays.values() if p.machine == "retrain"):
         trigger = parse_trigger(json.loads(play.text), execution_name=play.name, started_at="2026-11-22")
-        claimed = any(
-            e["type"] == "TaskStateExited" and e["stateExitedEventDetails"]["name"] == "Claim"
-            for e in play.execution.history.events
-        ) and "NotifyFailure" not in _second_state(play)
-        if trigger.id not in decided and (claimed or play.status == "SUCCEEDED"):
+        states = _states(play)
+        if "RecordFailedClaim" in states:
+            if not _logged(play, decisions) and not _told(cloud, play):
+                found.append(f"nobody heard of the failed claim of {play.name} ({play.status})")
+        elif play.status == "ABORTED" and states == ["Claim"]:
+            continue  # stopped before it had done anything: whoever stops an execution knows
+        elif trigger.id not in decided:
             found.append(f"the trigger {trigger.id} of {play.name} ({play.status}) is not decided")
     return found
 
 
-def _second_state(play: Play) -> str:
-    entered = [
+def _logged(play: Play, decisions: list[dict[str, Any]]) -> bool:
+    return any(d["execution"] == play.arn for d in decisions)
+
+
+def _told(cloud: Cloud, play: Play) -> bool:
+    """Whether DynamoDB refused the machine for good and it said so, or a person stopped it first."""
+    if play.status == "ABORTED":
+        return True
+    failures = [
+        e["taskFailedEventDetails"] for e in play.execution.history.events if e["type"] == "TaskFailed"
+    ]
+    refused = any(f["resource"] == "putItem" for f in failures)
+    return refused and "truthloop: retrain none FAILED" in cloud.notices
+
+
+def _states(play: Play) -> list[str]:
+    return [
         e["stateEnteredEventDetails"]["name"]
         for e in play.execution.history.events
         if "stateEnteredEventDetails" in e
     ]
-    return entered[1] if len(entered) > 1 else ""
 
 
 def _lost_labels(cloud: Cloud) -> list[str]:
