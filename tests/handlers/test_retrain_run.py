@@ -30,6 +30,23 @@ def base(world: Any) -> Any:
     return world
 
 
+@pytest.fixture
+def claim(base: Any) -> Any:
+    return base.claim("one")
+
+
+@pytest.fixture
+def unanswered(base: Any, claim: Any) -> str:
+    """Start a pipeline run whose answer is lost, so that the record does not have it; returns its ARN."""
+    dataset = base.run("snapshot_dataset", keyed(claim))
+    base.lose_answer("sagemaker.StartPipelineExecution")
+    with pytest.raises(TransientAwsError):
+        base.run("start_pipeline", keyed(claim, dataset=dataset))
+    (running,) = pipelines(base)
+    base.set_pipeline_status(running["PipelineExecutionArn"], "Executing")
+    return str(running["PipelineExecutionArn"])
+
+
 @pytest.mark.parametrize("function", ["preflight_run", "snapshot_dataset", "start_pipeline", "release_run"])
 def test_nobody_acts_without_the_claim(base: Any, function: str) -> None:
     holder = base.claim("one")
@@ -51,8 +68,7 @@ def pipelines(world: Any) -> list[Any]:
     return summaries
 
 
-def test_a_start_passes_the_parameters_and_is_written_down(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_start_passes_the_parameters_and_is_written_down(base: Any, claim: Any) -> None:
     dataset, start = started(base, claim)
     assert start["found"] is False
     record = base.record()
@@ -70,16 +86,14 @@ def test_a_start_passes_the_parameters_and_is_written_down(base: Any) -> None:
     assert len(given) == 14
 
 
-def test_a_second_start_finds_the_first(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_second_start_finds_the_first(base: Any, claim: Any) -> None:
     dataset, start = started(base, claim)
     again = base.run("start_pipeline", keyed(claim, dataset=dataset))
     assert again == {"pipelineExecutionArn": start["pipelineExecutionArn"], "found": True}
     assert len(pipelines(base)) == 1
 
 
-def test_a_start_whose_answer_is_lost_is_found_by_its_name(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_start_whose_answer_is_lost_is_found_by_its_name(base: Any, claim: Any) -> None:
     dataset = base.run("snapshot_dataset", keyed(claim))
     base.lose_answer("sagemaker.StartPipelineExecution")
     with pytest.raises(TransientAwsError):
@@ -89,8 +103,7 @@ def test_a_start_whose_answer_is_lost_is_found_by_its_name(base: Any) -> None:
     assert len(pipelines(base)) == 1
 
 
-def test_retries_send_the_same_token_of_a_legal_length(base: Any) -> None:
-    claim = base.claim("one")
+def test_retries_send_the_same_token_of_a_legal_length(base: Any, claim: Any) -> None:
     dataset = base.run("snapshot_dataset", keyed(claim))
     timed_out = ReadTimeoutError(endpoint_url=base.url)
     seen = base.answer("sagemaker.StartPipelineExecution", timed_out)
@@ -120,8 +133,7 @@ def test_a_start_that_was_asked_for_is_not_refused_by_the_taker(base: Any) -> No
     assert base.run("snapshot_dataset", keyed(taker)) == dataset
 
 
-def test_no_pipeline_is_said_plainly(base: Any) -> None:
-    claim = base.claim("one")
+def test_no_pipeline_is_said_plainly(base: Any, claim: Any) -> None:
     dataset = base.run("snapshot_dataset", keyed(claim))
     base.answer("sagemaker.ListPipelineExecutions", {"Error": {"Code": "ResourceNotFound"}}, status=400)
     with pytest.raises(PipelineNotFound, match="truthloop-pipeline"):
@@ -298,8 +310,7 @@ def test_a_refusal_is_released_with_its_reason(base: Any) -> None:
     assert "holder" not in base.record()
 
 
-def test_a_retry_of_a_release_gives_the_same_answer_and_one_decision(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_retry_of_a_release_gives_the_same_answer_and_one_decision(base: Any, claim: Any) -> None:
     _, start = started(base, claim)
     base.set_pipeline_status(start["pipelineExecutionArn"], "Succeeded")
     base.claim("waiting", BREACH)
@@ -314,8 +325,7 @@ def test_a_retry_of_a_release_gives_the_same_answer_and_one_decision(base: Any) 
     assert [d["outcome"] for d in base.decisions()].count("SUCCEEDED") == 1
 
 
-def test_a_live_pipeline_keeps_the_claim(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_live_pipeline_keeps_the_claim(base: Any, claim: Any) -> None:
     _, start = started(base, claim)
     answer = release(base, claim, error={"Error": "States.Timeout", "Cause": "poll"})
     assert answer["released"] is False
@@ -324,31 +334,16 @@ def test_a_live_pipeline_keeps_the_claim(base: Any) -> None:
     assert base.decisions() == []
 
 
-def test_a_live_pipeline_that_nobody_wrote_down_keeps_the_claim(base: Any) -> None:
-    # Given: the start got through, its answer did not, and the machine gave up
-    claim = base.claim("one")
-    dataset = base.run("snapshot_dataset", keyed(claim))
-    base.lose_answer("sagemaker.StartPipelineExecution")
-    with pytest.raises(TransientAwsError):
-        base.run("start_pipeline", keyed(claim, dataset=dataset))
-    (running,) = pipelines(base)
-    base.set_pipeline_status(running["PipelineExecutionArn"], "Executing")
-    # When
+def test_a_live_pipeline_that_nobody_wrote_down_keeps_the_claim(
+    base: Any, claim: Any, unanswered: str
+) -> None:
     answer = release(base, claim, error={"Error": "TransientAwsError", "Cause": "x"})
-    # Then
-    assert (answer["released"], answer["pipelineExecutionArn"]) == (False, running["PipelineExecutionArn"])
+    assert (answer["released"], answer["pipelineExecutionArn"]) == (False, unanswered)
     assert base.record()["lastRun"]["generation"] == "g00000001"
 
 
-def test_a_start_that_nobody_can_see_yet_keeps_the_claim(base: Any) -> None:
-    # Given: the start got through, its answer did not, and the list of executions does not show it yet
-    claim = base.claim("one")
-    dataset = base.run("snapshot_dataset", keyed(claim))
-    base.lose_answer("sagemaker.StartPipelineExecution")
-    with pytest.raises(TransientAwsError):
-        base.run("start_pipeline", keyed(claim, dataset=dataset))
-    (running,) = pipelines(base)
-    base.set_pipeline_status(running["PipelineExecutionArn"], "Executing")
+def test_a_start_that_nobody_can_see_yet_keeps_the_claim(base: Any, claim: Any, unanswered: str) -> None:
+    # Given: the list of executions does not show it yet
     base.answer("sagemaker.ListPipelineExecutions", {"PipelineExecutionSummaries": []})
     # When / Then
     with pytest.raises(StartUnsettled, match="g00000001"):
@@ -357,11 +352,10 @@ def test_a_start_that_nobody_can_see_yet_keeps_the_claim(base: Any) -> None:
     # and when it comes to light, the machine goes back to waiting for it
     base.unhook()
     answer = release(base, claim, error={"Error": "Sandbox.Timedout", "Cause": "x"})
-    assert (answer["released"], answer["pipelineExecutionArn"]) == (False, running["PipelineExecutionArn"])
+    assert (answer["released"], answer["pipelineExecutionArn"]) == (False, unanswered)
 
 
-def test_a_start_that_never_came_to_light_is_released_in_the_end(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_start_that_never_came_to_light_is_released_in_the_end(base: Any, claim: Any) -> None:
     dataset = base.run("snapshot_dataset", keyed(claim))
     base.fail("sagemaker.StartPipelineExecution", "ResourceLimitExceeded")
     with pytest.raises(AwsRequestFailed, match="ResourceLimitExceeded"):
@@ -374,24 +368,21 @@ def test_a_start_that_never_came_to_light_is_released_in_the_end(base: Any) -> N
     assert "startAskedAt" not in base.record()
 
 
-def test_a_failure_is_released_with_lambdas_words(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_failure_is_released_with_lambdas_words(base: Any, claim: Any) -> None:
     cause = json.dumps({"errorMessage": "base/ is empty", "stackTrace": ["long"]})
     answer = release(base, claim, error={"Error": "DatasetInvalid", "Cause": cause})
     assert (answer["outcome"], answer["message"]) == ("FAILED", "DatasetInvalid: base/ is empty")
     assert base.decisions()[0]["reason"] == "DatasetInvalid"
 
 
-def test_a_decided_run_outlives_an_earlier_error(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_decided_run_outlives_an_earlier_error(base: Any, claim: Any) -> None:
     decision = {"outcome": "SUCCEEDED", "message": "good"}
     answer = release(base, claim, outcome="SUCCEEDED", decision=decision, error={"Error": "States.Timeout"})
     assert (answer["outcome"], answer["message"]) == ("SUCCEEDED", "good")
     assert base.decisions()[0]["reason"] == "SUCCEEDED"
 
 
-def test_pending_triggers_name_the_follow_up_which_takes_them(base: Any) -> None:
-    claim = base.claim("one")
+def test_pending_triggers_name_the_follow_up_which_takes_them(base: Any, claim: Any) -> None:
     base.claim("other", BREACH)
     answer = release(base, claim, outcome="FAILED", message="m")
     assert answer["followUp"] == "g00000002"
@@ -408,8 +399,7 @@ def test_pending_triggers_name_the_follow_up_which_takes_them(base: Any) -> None
     assert release(base, claim, outcome="FAILED", message="m")["followUp"] is None
 
 
-def test_a_trigger_that_comes_during_the_release_is_not_lost(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_trigger_that_comes_during_the_release_is_not_lost(base: Any, claim: Any) -> None:
     base.fail(
         "dynamodb.TransactWriteItems",
         "TransactionCanceledException",
@@ -421,8 +411,7 @@ def test_a_trigger_that_comes_during_the_release_is_not_lost(base: Any) -> None:
     assert release(base, claim, outcome="FAILED", message="m")["followUp"] == "g00000002"
 
 
-def test_a_lost_condition_is_read_again_by_the_retry(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_lost_condition_is_read_again_by_the_retry(base: Any, claim: Any) -> None:
     base.fail(
         "dynamodb.TransactWriteItems",
         "TransactionCanceledException",
@@ -433,15 +422,13 @@ def test_a_lost_condition_is_read_again_by_the_retry(base: Any) -> None:
     assert release(base, claim, outcome="FAILED", message="m")["released"]
 
 
-def test_a_deleted_pipeline_execution_does_not_hold_the_claim_for_ever(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_deleted_pipeline_execution_does_not_hold_the_claim_for_ever(base: Any, claim: Any) -> None:
     started(base, claim)
     base.answer("sagemaker.DescribePipelineExecution", {"Error": {"Code": "ResourceNotFound"}}, status=400)
     assert release(base, claim, outcome="FAILED", message="m")["released"]
 
 
-def test_a_refused_request_is_passed_on_by_its_code(base: Any) -> None:
-    claim = base.claim("one")
+def test_a_refused_request_is_passed_on_by_its_code(base: Any, claim: Any) -> None:
     base.fail("s3.ListObjectsV2", "AccessDenied", status=403, times=9)
     with pytest.raises(AwsRequestFailed, match="AccessDenied"):
         base.run("preflight_run", keyed(claim))
