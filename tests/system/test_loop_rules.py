@@ -268,6 +268,9 @@ def check_decided(world: World) -> None:
         arn = execution["executionArn"]
         decided = execution["status"] == "ABORTED" or arn in logged
         assert decided, world.states.describe_execution(executionArn=arn)
+    # No step takes a permission away or AWS down: a claim that fails for good would be a bug.
+    unclaimed = [decision for decision in decisions if decision["reason"] == "CLAIM_FAILED"]
+    assert not unclaimed, unclaimed
     parked = {t["id"] for d in decisions if d["outcome"] == "COALESCED" for t in d["triggers"]}
     answered = {t["id"] for d in decisions if d["outcome"] != "COALESCED" for t in d["triggers"]}
     assert parked <= answered, parked - answered
