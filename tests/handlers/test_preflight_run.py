@@ -248,6 +248,25 @@ def test_an_alarm_that_was_measured_on_the_model_before_starts_nothing(base: Any
     assert "is OK" in detail(preflight(base, claim), "ACCURACY_BREACH")
 
 
+def test_a_measurement_from_just_before_the_deployment_is_left_out(base: Any) -> None:
+    # Given: CloudWatch rounds the start of the span down to a whole period, and answers from there
+    cloudwatch = watched(base)
+    base.corrections({"i1": "7"})
+    measured(base, cloudwatch, 0.7)
+    base.later(minutes=5)
+    served = base.sagemaker.describe_endpoint(EndpointName=ENDPOINT)["LastModifiedTime"]
+    before = {"Timestamp": served - timedelta(seconds=30), "Minimum": 0.7, "Unit": "None"}
+    after = {"Timestamp": served + timedelta(seconds=30), "Minimum": 0.6, "Unit": "None"}
+    base.answer("cloudwatch.GetMetricStatistics", {"Datapoints": [before]}, {"Datapoints": [after, before]})
+    # When
+    claim = base.claim("one", SWEEP)
+    stale = preflight(base, claim)
+    # Then
+    assert stale["reason"] == "MINIMUM_NEW_LABELS"
+    assert "it speaks of the model before" in detail(stale, "ACCURACY_BREACH")
+    assert preflight(base, claim)["evidence"]["alarm"]["value"] == 0.6
+
+
 def test_without_an_endpoint_or_an_alarm_none_is_asked(base: Any) -> None:
     base.configure("POLICY", accuracyAlarmName=ALARM)
     base.register("g00000000", "new", "Approved")
@@ -276,6 +295,31 @@ def test_a_run_that_was_stopped_is_not_started_again(base: Any) -> None:
     verdict = preflight(base, base.claim("two", SWEEP))
     assert (verdict["reason"], verdict["evidence"]["lastFailure"]["status"]) == ("SAME_EVIDENCE", "Stopped")
     assert "was stopped" in verdict["message"]
+
+
+# -- the model's age ---------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_too_old_is_not_trained_in_vain_every_day(base: Any) -> None:
+    # Given: a model in service that is older than it may become, and a run that brought no better one
+    base.configure("POLICY", maximumModelAgeDays=30)
+    base.register("g00000000", "new", "Approved")
+    base.later(days=31)
+    base.corrections({"i1": "7"})
+    first = preflight(base, claim := base.claim("one", SWEEP))
+    assert (first["verdict"], first["message"][:50]) == (
+        "START",
+        "started by sweep: the model in service was registe",
+    )
+    release(base, claim, outcome="REFUSED", preflight=first)
+    finished(base, "two", "SUCCEEDED", SWEEP)
+    base.corrections({"i2": "7"}, key="later")
+    # When: another day, another correction
+    base.later(days=33)
+    verdict = preflight(base, base.claim("three", SWEEP))
+    # Then
+    assert verdict["reason"] == "MINIMUM_NEW_LABELS"
+    assert "a run that trained was started 2.0 days ago" in detail(verdict, "MODEL_AGE")
 
 
 # -- the quota ---------------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ class Evidence:
         The served model's labels; read only when a minimum per class is wanted.
     champion_registered_at : datetime or None
         When the champion was registered.
+    last_trained_at : datetime or None
+        When the newest run that trained was started.
     served_since : datetime or None
         When what is in service was put into service; None without an endpoint.
     alarm : AlarmReading or None
@@ -141,6 +143,7 @@ class Evidence:
     forgotten: int = 0
     classes: tuple[str, ...] | None = None
     champion_registered_at: datetime | None = None
+    last_trained_at: datetime | None = None
     served_since: datetime | None = None
     alarm: AlarmReading | None = None
     quota: QuotaReading | None = None
@@ -325,14 +328,21 @@ def _code_change(evidence: Evidence, policy: PolicySettings, _: datetime) -> tup
 
 
 def _model_age(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
-    """Replace a model that is older than a model may become."""
+    """Replace a model that is older than a model may become.
+
+    A run since then that brought no better one counts: it would bring no better one a day later either.
+    """
     limit, registered = policy.maximum_model_age_days, evidence.champion_registered_at
     if limit <= 0:
         return False, "no maximum age is set"
     if registered is None:
         return False, "no model is in service, or it is not known when it was registered"
-    age = (now - registered) / timedelta(days=1)
-    return age > limit, f"the model in service was registered {age:.1f} days ago; {limit:g} are allowed"
+    age, trained = (now - registered) / timedelta(days=1), evidence.last_trained_at
+    found = f"the model in service was registered {age:.1f} days ago"
+    if trained is not None and trained > registered:
+        age = (now - trained) / timedelta(days=1)
+        found += f", and a run that trained was started {age:.1f} days ago"
+    return age > limit, f"{found}; {limit:g} are allowed"
 
 
 # -- bars --------------------------------------------------------------------------------------------------

@@ -53,7 +53,12 @@ class CloudWatchAlarms:
                 Period=period_for(now - since),
                 Statistics=[statistic],
             )
-        points = [Measurement(float(p[statistic]), p["Timestamp"]) for p in answer["Datapoints"]]
+        # CloudWatch rounds the start down to a whole period: the first point may be of the model before.
+        points = [
+            Measurement(float(point[statistic]), point["Timestamp"])
+            for point in answer["Datapoints"]
+            if point["Timestamp"] >= since
+        ]
         return max(points, key=lambda point: point.at, default=None)
 
 

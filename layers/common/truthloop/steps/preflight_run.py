@@ -111,6 +111,7 @@ def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, p
         forgotten=fold.forgotten,
         classes=_classes(champion, ports) if settings.minimum_new_labels_per_class > 0 else None,
         champion_registered_at=champion.created_at if champion else None,
+        last_trained_at=from_iso(record.last_trained.started_at) if record.last_trained else None,
         served_since=served_since,
         alarm=ports.alarms.read(settings.accuracy_alarm_name, served_since, now)
         if served_since is not None and settings.accuracy_alarm_name
