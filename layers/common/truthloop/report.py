@@ -61,7 +61,7 @@ ADVICE: dict[str, str] = {
     "QUOTA": "Raise the quota (Service Quotas, Amazon SageMaker), or name another TrainingInstanceType.",
     "WAITING_FOR_CAPTURE": "Nothing: the corrections count as soon as their predictions are captured.",
     "CLAIM_FAILED": "Nothing was started. The next trigger, or the sweep, looks at the evidence again; "
-    "a forced start must be sent again.",
+    "a forced start must be sent again, unless a later decision names it.",
     "INVALID_TRIGGER": f"Start it with {{}}, with {FORCE}, or with an event as in events/.",
 }
 """What a person can do about a reason. By code, not by the policy's names: the release need not load it."""
