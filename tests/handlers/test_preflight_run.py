@@ -10,6 +10,7 @@ import pytest
 from tests.handlers.conftest import BUCKET, ENDPOINT
 from tests.handlers.runs import BREACH, deploy, finished, keyed, release, started
 from truthloop.errors import AwsRequestFailed, DatasetInvalid, InvalidEvent, TransientAwsError
+from truthloop.times import to_iso
 
 ALARM = "truthloop-accuracy"
 NO_INSTANCES = "ClientError: CapacityError: Unable to provision requested ML compute capacity"
@@ -201,14 +202,15 @@ def test_a_breach_that_persists_starts_again_after_a_run_that_failed(base: Any) 
     base.corrections({"i1": "7"})
     measured(base, cloudwatch, 0.7, minutes=1)
     base.later(minutes=5)
-    claim = base.claim("one", BREACH)
+    reported = {**BREACH, "time": to_iso(datetime.now(UTC) + timedelta(minutes=2))}
+    claim = base.claim("one", reported)
     first = preflight(base, claim)
     assert (first["verdict"], detail(first, "ACCURACY_BREACH")[:30]) == (
         "START",
         "a breach was reported at 2026-",
     )
     release(base, claim, outcome="REFUSED", preflight=first)
-    finished(base, "two", "FAILED", BREACH, reason=NO_INSTANCES)
+    finished(base, "two", "FAILED", reported, reason=NO_INSTANCES)
     # When: a sweep comes during the cool-down
     base.later(minutes=60)
     early = preflight(base, claim := base.claim("three", SWEEP))

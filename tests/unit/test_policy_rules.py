@@ -308,9 +308,12 @@ def test_an_alarm_of_the_model_before_is_no_ground() -> None:
     assert "it speaks of the model before" in outcome("ACCURACY_BREACH", verdict).detail
 
 
-def test_a_breach_that_waited_for_a_run_is_over_when_another_model_is_in_service() -> None:
-    waited = trigger(ALARM, at=to_iso(IN_SERVICE - timedelta(minutes=1)), during="g00000001")
-    assert judge(replace(FEW, triggers=(waited,)), POLICY, NOW).verdict == REFUSE
+@pytest.mark.parametrize("during", ["g00000001", ""])
+def test_a_breach_of_the_model_before_is_over_whether_it_waited_or_came_late(during: str) -> None:
+    waited = trigger(ALARM, at=to_iso(IN_SERVICE - timedelta(minutes=1)), during=during)
+    over = judge(replace(FEW, triggers=(waited,)), POLICY, NOW)
+    assert over.verdict == REFUSE
+    assert "what is older speaks of the model before" in outcome("ACCURACY_BREACH", over).detail
     assert judge(replace(FEW, triggers=(waited,), served_since=None), POLICY, NOW).verdict == START
     since = replace(waited, at=to_iso(IN_SERVICE + timedelta(minutes=1)))
     assert judge(replace(FEW, triggers=(since,)), POLICY, NOW).verdict == START

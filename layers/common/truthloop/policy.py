@@ -159,14 +159,20 @@ class Evidence:
     def breaches(self) -> tuple[Trigger, ...]:
         """The triggers that say that the model in service has become worse.
 
-        One that waited for a run speaks of the model before, when another has been put into service since.
+        One from before it was put into service speaks of the model before: it waited for a run, or
+        EventBridge, which tries for a day, delivered it late.
         """
-        return tuple(
-            trigger
-            for trigger in self.triggers
-            if trigger.kind in BREACHES
-            and not (trigger.during and self.served_since and from_iso(trigger.at) < self.served_since)
-        )
+        since = self.served_since
+        return tuple(t for t in self._reported if since is None or from_iso(t.at) >= since)
+
+    @property
+    def stale_breaches(self) -> int:
+        """How many triggers speak of the model before."""
+        return len(self._reported) - len(self.breaches)
+
+    @property
+    def _reported(self) -> tuple[Trigger, ...]:
+        return tuple(trigger for trigger in self.triggers if trigger.kind in BREACHES)
 
     def new_code(self, policy: PolicySettings) -> bool:
         """Whether the training code differs from that of the last run."""
@@ -315,7 +321,10 @@ def _accuracy_breach(evidence: Evidence, _: PolicySettings, __: datetime) -> tup
     if evidence.breaches:
         newest = max(evidence.breaches, key=lambda trigger: trigger.at)
         return True, f"a breach was reported at {newest.at} ({newest.kind}: {newest.detail}); {alarm}"
-    return bool(evidence.alarm and evidence.alarm.breaching), f"no breach was reported; {alarm}"
+    nothing = "no breach was reported"
+    if evidence.stale_breaches:
+        nothing += " since the model in service was deployed, what is older speaks of the model before"
+    return bool(evidence.alarm and evidence.alarm.breaching), f"{nothing}; {alarm}"
 
 
 def _code_change(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[bool, str]:
