@@ -429,7 +429,28 @@ def test_a_run_that_failed_for_lack_of_capacity_is_tried_again_and_said(base: An
     base.later(hours=2)
     verdict = preflight(base, base.claim("two"))
     assert verdict["verdict"] == "START"
-    assert "AWS had no ml.p3.8xlarge for g00000001" in detail(verdict, "QUOTA")
+    assert "g00000001 got no ml.p3.8xlarge" in detail(verdict, "QUOTA")
+
+
+def test_a_run_that_trained_one_model_is_not_tried_again_for_the_other_ones_instance(base: Any) -> None:
+    # Given: TrainNew ran for a day, and TrainOld never began
+    finished(base, "one", "FAILED", reason=NO_INSTANCES)
+    base.unhook()
+    steps = [
+        {"StepName": "TrainOld", "StepStatus": "Failed", "FailureReason": NO_INSTANCES},
+        {"StepName": "TrainNew", "StepStatus": "Succeeded"},
+    ]
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": steps})
+    base.later(days=2)
+    # When
+    verdict = preflight(base, base.claim("two"))
+    # Then
+    assert verdict["reason"] == "SAME_EVIDENCE"
+    assert verdict["evidence"]["lastFailure"] == {
+        "status": "Failed",
+        "reason": NO_INSTANCES,
+        "costless": False,
+    }
 
 
 def test_why_a_run_failed_may_stay_unknown(base: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truthloop.capacity import is_capacity_failure
+from truthloop.decision import StepResult, is_costless, lacked_instances
 from truthloop.hardware import (
     FAMILIES,
     OTHER_ACCELERATORS,
@@ -155,14 +155,46 @@ def _served(found: Gpu) -> str | None:
     return None if found.arm else runs_on(SHIPPED_ARCHITECTURES, found)
 
 
+TAKEN = (
+    "The account-level service limit 'ml.p3.8xlarge for training job usage' is 2 Instances, with current "
+    "utilization of 1 Instances and a request delta of 1 Instances."
+)
+
+
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
         ("ClientError: CapacityError: Unable to provision requested ML compute capacity.", True),
         ("step TrainNew failed: InsufficientInstanceCapacity error", True),
+        (f"ClientError: Failed to invoke sagemaker:CreateTrainingJob. Error Details: {TAKEN}", True),
+        (f"An error occurred (ResourceLimitExceeded) when calling CreateTrainingJob: {TAKEN}", True),
         ("AlgorithmError: CUDA out of memory", False),
         ("", False),
     ],
 )
-def test_a_lack_of_capacity_is_told_from_other_failures(reason: str, expected: bool) -> None:
-    assert is_capacity_failure(reason) is expected
+def test_a_lack_of_instances_is_told_from_other_failures(reason: str, expected: bool) -> None:
+    assert lacked_instances(reason) is expected
+
+
+NO_INSTANCE = "ClientError: CapacityError: Unable to provision requested ML compute capacity."
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ((("TrainOld", "Failed", NO_INSTANCE), ("TrainNew", "Failed", TAKEN)), True),
+        ((("Prepare", "Failed", NO_INSTANCE),), True),
+        ((("Prepare", "Succeeded", ""), ("TrainOld", "Failed", NO_INSTANCE)), True),
+        ((("TrainOld", "Failed", NO_INSTANCE), ("TrainNew", "Succeeded", "")), False),
+        ((("TrainOld", "Failed", NO_INSTANCE), ("TrainNew", "Stopped", "")), False),
+        ((("TrainOld", "Failed", NO_INSTANCE), ("TrainNew", "Failed", "out of memory")), False),
+        ((("TrainOld", "Failed", NO_INSTANCE), ("TrainNew", "Failed", "")), False),
+        ((("TrainNew", "Succeeded", ""), ("Evaluate", "Failed", NO_INSTANCE)), False),
+        ((), False),
+    ],
+)
+def test_a_run_is_costless_only_when_nothing_was_trained(
+    steps: tuple[tuple[str, str, str], ...], expected: bool
+) -> None:
+    known = [StepResult(name, status, reason, None) for name, status, reason in steps]
+    assert is_costless(known) is expected

@@ -282,11 +282,11 @@ def test_a_run_that_failed_for_lack_of_capacity_is_remembered() -> None:
         EVIDENCE,
         quota=QuotaReading(8, 0),
         last_run_trained=False,
-        last_failure=Failure("Failed", reason),
+        last_failure=Failure("Failed", reason, costless=True),
     )
     verdict = judge(evidence, POLICY, NOW)
     assert verdict.verdict == START
-    assert "AWS had no ml.p3.8xlarge for g00000001" in outcome("QUOTA", verdict).detail
+    assert "g00000001 got no ml.p3.8xlarge" in outcome("QUOTA", verdict).detail
     early = judge(replace(evidence, last_run=JUST_NOW), POLICY, NOW)
     assert early.reason == "COOLDOWN"
 
@@ -322,7 +322,7 @@ def test_a_breach_of_the_model_before_is_over_whether_it_waited_or_came_late(dur
 # -- a run that failed -------------------------------------------------------------------------------------
 
 NO_INSTANCES = "step TrainNew failed: CapacityError: Unable to provision requested ML compute capacity"
-FAILED_ONCE = replace(SAME, last_run_trained=False, last_failure=Failure("Failed", NO_INSTANCES))
+FAILED_ONCE = replace(SAME, last_run_trained=False, last_failure=Failure("Failed", NO_INSTANCES, costless=True))
 
 
 def test_a_run_that_found_no_instances_is_tried_again_after_the_cool_down() -> None:
@@ -341,7 +341,15 @@ def test_without_a_cool_down_a_failed_run_rests_an_hour() -> None:
     assert judge(replace(FAILED_ONCE, last_run=hour_ago), policy, NOW).verdict == START
 
 
-@pytest.mark.parametrize("failure", [None, Failure("Unknown", "gone"), Failure("Failed", "out of memory")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        None,
+        Failure("Unknown", "gone"),
+        Failure("Failed", "out of memory"),
+        Failure("Failed", f"{NO_INSTANCES}; step TrainOld failed: out of memory"),
+    ],
+)
 def test_a_run_that_failed_otherwise_is_not_paid_twice(failure: Failure | None) -> None:
     evidence = replace(FAILED_ONCE, last_failure=failure, alarm=alarm())
     verdict = judge(evidence, POLICY, NOW)
@@ -537,7 +545,9 @@ EVIDENCES = st.builds(
     pending_candidate=st.sampled_from([None, None, "package/2"]),
     spent_this_month_usd=st.sampled_from([0.0, 900.0]),
     last_run_trained=st.booleans(),
-    last_failure=st.sampled_from([None, Failure("Failed", ""), Failure("Stopped", "")]),
+    last_failure=st.sampled_from(
+        [None, Failure("Failed", ""), Failure("Failed", "", costless=True), Failure("Stopped", "")]
+    ),
     classes=st.sampled_from([None, tuple("0123456789"), ("7",)]),
     champion_registered_at=st.none() | MOMENTS,
     last_trained_at=st.none() | MOMENTS,

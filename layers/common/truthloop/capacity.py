@@ -1,7 +1,8 @@
 """Whether the account may start the training jobs: its quota for the instance type, less what trains now.
 
 Whether AWS *has* such instances at the moment cannot be asked in advance; a run that failed for lack of them
-is recognised by its reason, and the cool-down is the time until the next attempt.
+is recognised by its steps (``truthloop.decision.is_costless``), and the cool-down is the time until the next
+attempt.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from truthloop.hardware import SUCCESSORS
-
-_OUT_OF_CAPACITY = ("CapacityError", "InsufficientInstanceCapacity")
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,6 @@ class QuotaReading:
 def quota_name(instance_type: str) -> str:
     """Return the name that Service Quotas has for an instance type's training quota."""
     return f"{instance_type} for training job usage"
-
-
-def is_capacity_failure(reason: str) -> bool:
-    """Whether a job's or a run's failure reason says that AWS had no such instance at the moment."""
-    return any(code in reason for code in _OUT_OF_CAPACITY)
 
 
 def judge_quota(reading: QuotaReading, instance_type: str, needed: int) -> tuple[bool, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,17 @@ PIPELINE_LIVE = frozenset({"Executing", "Stopping"})
 PIPELINE_SUCCEEDED = "Succeeded"
 MAXIMUM_METADATA_VALUE = 256
 GATE_STEP = "FailGate"
+TRAINING_STEPS = frozenset({"TrainOld", "TrainNew"})
+STEP_FAILED = "Failed"
+
+_NO_INSTANCES = (
+    "CapacityError",
+    "InsufficientInstanceCapacity",
+    "ResourceLimitExceeded",
+    "account-level service limit",
+)
+"""What a step says that got no instance: AWS had none, or the quota was taken after it was read. A pipeline
+names no error code for the latter, only the sentence of CreateTrainingJob."""
 
 _REFUSED_IN_METADATA = re.compile(r"[^\w .:/=+\-@]")
 _SPELT_IN_METADATA = {"%": "percent", "(": "- ", ";": " -"}
@@ -100,7 +111,7 @@ def judge_failure(steps: tuple[StepResult, ...], failure_reason: str) -> tuple[s
     The gate is a step of its own: when it failed, both models were trained and neither was good enough,
     which is a result. Any other failed step is a failure.
     """
-    failed = [step for step in steps if step.status == "Failed"]
+    failed = [step for step in steps if step.status == STEP_FAILED]
     gate = next((step for step in failed if step.name == GATE_STEP), None)
     if gate is not None and len(failed) == 1:
         return REJECTED_BY_GATE, gate.failure_reason or "no candidate is good enough"
@@ -109,6 +120,23 @@ def judge_failure(steps: tuple[StepResult, ...], failure_reason: str) -> tuple[s
     return FAILED, "; ".join(
         f"step {step.name} failed: {step.failure_reason or 'no reason'}" for step in failed
     )
+
+
+def lacked_instances(reason: str) -> bool:
+    """Whether a step's failure reason says that it got no instance."""
+    return any(words in reason for words in _NO_INSTANCES)
+
+
+def is_costless(steps: Iterable[StepResult]) -> bool:
+    """Whether a failed pipeline run has cost no GPU and so may be tried again by itself.
+
+    The trainings run side by side: that one got no instance says nothing of the hours of the other. So every
+    failed step must have got none, and no training may have come any further.
+    """
+    known = tuple(steps)
+    failed = [step for step in known if step.status == STEP_FAILED]
+    trained = [step for step in known if step.name in TRAINING_STEPS and step.status != STEP_FAILED]
+    return bool(failed) and not trained and all(lacked_instances(step.failure_reason) for step in failed)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from truthloop.alarm import AlarmReading
-from truthloop.capacity import QuotaReading, is_capacity_failure, judge_quota
+from truthloop.capacity import QuotaReading, judge_quota
 from truthloop.claim import LastRun
 from truthloop.decision import shorten
 from truthloop.hardware import SHIPPED_ARCHITECTURES, TRAINING_INSTANCES, judge_image
@@ -71,10 +71,14 @@ job that fails, can make long."""
 
 @dataclass(frozen=True)
 class Failure:
-    """How a run that did not train ended: the pipeline's status, and the reason as far as it is known."""
+    """How a run that did not train ended: the pipeline's status, and the reason as far as it is known.
+
+    `costless` says that it never had instances to train on: whatever else ended it may have cost a day.
+    """
 
     status: str
     reason: str
+    costless: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,7 @@ class Evidence:
             and {
                 "status": self.last_failure.status,
                 "reason": shorten(self.last_failure.reason, _LONGEST_REASON),
+                "costless": self.last_failure.costless,
             },
             "spentThisMonthUsd": self.spent_this_month_usd,
         }
@@ -387,7 +392,7 @@ def _failed_before(
     if failure is not None and failure.status == STOPPED_STATUS:
         return False, f"{before} and was stopped; {by_hand} to go on"
     why = f" ({shorten(failure.reason, _LONGEST_REASON)})" if failure and failure.reason else ""
-    if failure is None or not is_capacity_failure(failure.reason):
+    if failure is None or not failure.costless:
         return False, f"{before} and failed{why}; mend the cause, then {by_hand} to try it again"
     again = from_iso(last.started_at) + max(FAILED_RUN_RESTS, timedelta(minutes=policy.cooldown_minutes))
     if now >= again:
@@ -482,9 +487,9 @@ def _quota(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[boo
         return True, "not asked for, since no run is wanted"
     passed, said = judge_quota(evidence.quota, policy.training_instance_type, TRAINING_INSTANCES)
     last, failure = evidence.last_run, evidence.last_failure
-    if last and failure and is_capacity_failure(failure.reason):
+    if last and failure and failure.costless:
         said += (
-            f"; AWS had no {policy.training_instance_type} for {last.generation}, and whether it has now "
+            f"; {last.generation} got no {policy.training_instance_type}, and whether AWS has some now "
             "cannot be asked: should it fail again, set TrainingInstanceType to another type"
         )
     return passed, said

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from truthloop import policy
 from truthloop.claim import GenerationRecord, require_claim
+from truthloop.decision import STEP_FAILED, is_costless
 from truthloop.errors import AwsRequestFailed, DatasetInvalid, ObjectMissing, PipelineNotFound
 from truthloop.hardware import TRAINING_INSTANCES
 from truthloop.inputs import HeldInput
@@ -144,10 +145,11 @@ def _last_failure(record: GenerationRecord, ports: Ports) -> Failure | None:
     if execution.status != _FAILED:
         return Failure(execution.status, execution.failure_reason)
     try:
-        reasons = [step.failure_reason for step in ports.pipeline.steps(arn) if step.status == _FAILED]
+        steps = ports.pipeline.steps(arn)
     except (PipelineNotFound, AwsRequestFailed) as error:
         return Failure(execution.status, execution.failure_reason or str(error))
-    return Failure(execution.status, "; ".join(filter(None, reasons)) or execution.failure_reason)
+    reasons = [step.failure_reason for step in steps if step.status == STEP_FAILED and step.failure_reason]
+    return Failure(execution.status, "; ".join(reasons) or execution.failure_reason, is_costless(steps))
 
 
 def _classes(champion: ModelPackage | None, ports: Ports) -> tuple[str, ...] | None:
