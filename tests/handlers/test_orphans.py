@@ -11,6 +11,7 @@ from tests.handlers.conftest import BUCKET, PIPELINE, TABLE, World
 from tests.handlers.conftest import _canned as canned
 from truthloop.errors import AwsRequestFailed, InvalidTrigger, StartUnsettled, TransientAwsError
 
+CURRENT = {"pk": {"S": "GENERATION"}, "sk": {"S": "CURRENT"}}
 FORCED = {"force": True, "reason": "relabelled"}
 SWEEP = {"source": "truthloop.sweep", "detail-type": "Retrain Sweep", "id": "sweep-1", "detail": {}}
 
@@ -57,7 +58,7 @@ def stored(world: World, generation: str) -> None:
     for key in world.keys(f"datasets/{claim['generation']}/"):
         world.s3.delete_object(Bucket=BUCKET, Key=key)
     world.put(f"datasets/{generation}/dataset.json", {**dataset, "generation": generation})
-    world.dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": "GENERATION"}, "sk": {"S": "CURRENT"}})
+    world.dynamodb.delete_item(TableName=TABLE, Key=CURRENT)
 
 
 @pytest.fixture
@@ -287,6 +288,51 @@ def test_a_forced_start_that_takes_a_live_run_over_is_decided_after_it(base: Wor
     assert release(base, taker, decide(base, taker, arn, "Stopped"))["followUp"] == "g00000002"
     follow_up = base.claim("follow-up")
     assert base.run("preflight_run", keyed(follow_up))["reason"] == "FORCED"
+
+
+@pytest.mark.parametrize("status", ["Executing", "Succeeded", "Failed"])
+def test_a_claim_from_a_backup_finds_the_run_that_it_has_forgotten(base: World, status: str) -> None:
+    # Given: the backup was made between the dataset and the start
+    claim, dataset = begun(base)
+    backup = base.dynamodb.get_item(TableName=TABLE, Key=CURRENT)["Item"]
+    arn = base.run("start_pipeline", keyed(claim, dataset=dataset))["pipelineExecutionArn"]
+    base.set_pipeline_status(arn, status)
+    base.end(claim["holder"])
+    base.dynamodb.put_item(TableName=TABLE, Item=backup)
+    # When
+    taker = base.claim("two", FORCED)
+    # Then: it is decided under its own number, and what came after it waits
+    assert (taker["outcome"], taker["generation"]) == ("ADOPTED", claim["generation"])
+    assert taker["pipelineExecutionArn"] == arn
+    assert [trigger["id"] for trigger in taker["triggers"]] == ["one"]
+    record = base.record()
+    assert list(record["pending"]) == ["two"]
+    assert record["lastRun"]["datasetVersion"] == dataset["datasetVersion"]
+    assert release(base, taker, decide(base, taker, arn, "Stopped"))["followUp"] == "g00000002"
+    assert len(runs(base)) == 1
+
+
+def spoil(world: World, generation: str) -> None:
+    key = f"datasets/{generation}/dataset.json"
+    world.put(key, {**json.loads(world.get(key)), "createdAt": "yesterday"})
+
+
+@pytest.mark.parametrize("why", ["begun before the dataset", "a dataset without a date", "no pipeline"])
+def test_a_claim_from_a_backup_takes_no_other_run_for_its_own(base: World, why: str) -> None:
+    # Given: a run of this name, which the generation cannot have asked for
+    early = by_hand(base, "g00000001")
+    base.set_pipeline_status(early, "Succeeded")
+    claim, _ = begun(base)
+    base.end(claim["holder"])
+    if why == "a dataset without a date":
+        spoil(base, claim["generation"])
+    if why == "no pipeline":
+        base.answer("sagemaker.ListPipelineExecutions", {"Error": {"Code": "ResourceNotFound"}}, status=400)
+    # When
+    taker = base.claim("two")
+    # Then
+    assert (taker["outcome"], taker["pipelineExecutionArn"]) == ("ADOPTED", None)
+    assert {trigger["id"] for trigger in taker["triggers"]} == {"one", "two"}
 
 
 def test_a_taker_looks_again_when_the_dead_holders_function_starts_a_run_after_all(base: World) -> None:

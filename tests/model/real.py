@@ -30,6 +30,8 @@ from truthloop.triggers import Trigger
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 EARLIER = to_iso(NOW - timedelta(minutes=10))
+LONG_AGO = to_iso(NOW - timedelta(days=1))
+"""When datasets were written: before any run that has trained on one."""
 EXECUTION = "arn:aws:states:eu-west-1:1:execution:retrain:"
 INPUTS: dict[str, Any] = {
     "labels": {
@@ -272,16 +274,22 @@ class _Table:
 
 
 class _Pipeline:
-    """Lists what the view lists; asked for one execution, SageMaker knows the truth."""
+    """Lists what the view lists; asked for one execution, SageMaker knows the truth.
+
+    `found` is the run that the function has looked up by its name: None when it has found none, or not asked.
+    """
 
     name = "pipeline"
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self.found: int | None = None
 
     def find(self, display_name: str) -> PipelineExecution | None:
         every = reversed(self._view.listed)
-        return next((_execution(*run) for run in every if _named(run[1]) == display_name), None)
+        found = next((run for run in every if _named(run[1]) == display_name), None)
+        self.found = None if found is None else found[0]
+        return None if found is None else _execution(*found)
 
     def live(self) -> tuple[PipelineExecution, ...]:
         return tuple(_execution(*run) for run in reversed(self._view.listed) if run[1].live)
@@ -317,7 +325,7 @@ class _Objects:
 def _dataset(generation: int, version: int) -> bytes:
     truth = GroundTruth(labels=version, new=1, per_label={}, statements=version)
     name = generation_name(generation)
-    return Dataset(name, EARLIER, f"v{version}", None, "s3://b/base/", truth, (), 0, None).to_json()
+    return Dataset(name, LONG_AGO, f"v{version}", None, "s3://b/base/", truth, (), 0, None).to_json()
 
 
 def _ports(view: View, pipeline: Any) -> Ports:
@@ -360,8 +368,9 @@ def start(view: View, execution: str, generation: int, seen: PipelineSeen = _Pip
     try:
         answer = start_pipeline(event, _ports(view, pipeline))
     except _WroteError as wrote:
-        found = pipeline.find(name) if wrote.write.what == "request start" else None
-        return wrote.write._replace(run=_number(found.arn)) if found else wrote.write
+        if wrote.write.what == "request start":
+            return wrote.write._replace(run=pipeline.found)
+        return wrote.write
     except ClaimLost:
         return Write("claim lost")
     except StartUnsettled:

@@ -11,11 +11,12 @@ import pytest
 
 from tests.model import designs
 from tests.model.explore import explore
-from tests.model.real import Ran, Rec, Run
+from tests.model.real import Ran, Reason, Rec, Run
 from tests.model.world import (
     ALL_DECIDED,
     FRESH,
     ONE_FOLLOW_UP,
+    PREFLIGHT,
     SAME_EVIDENCE,
     TWO_LIVE,
     Design,
@@ -52,6 +53,14 @@ def trained(*kinds: str, **surprises: int) -> State:
     )
 
 
+def claimed(*kinds: str, **surprises: int) -> State:
+    """Return the state in which the first trigger has claimed the first generation."""
+    state = first(*kinds, **surprises)
+    holder, *others = state.procs
+    rec = Rec(1, holder.name, frozenset({Reason(holder.trigger, holder.kind)}))
+    return state._replace(rec=rec, procs=(holder._replace(todo=PREFLIGHT, generation=1), *others))
+
+
 # "labels" twice is the same event, delivered twice. Sweeps and follow-ups come by themselves.
 SHIPPED = {
     "three triggers, two crashes": first("labels", "labels", "force", crashes=2),
@@ -62,6 +71,8 @@ SHIPPED = {
     "the table is lost": first("labels", "labels", "force", lost_tables=1),
     "the table is lost, and an execution crashes": first("labels", "force", crashes=1, lost_tables=1),
     "a backup of the table is restored": trained("labels", "force", crashes=1, labels=1, lost_tables=1),
+    "a backup of a claim is restored": claimed("labels", "force", labels=1, lost_tables=1),
+    "a backup of a claim is restored, and its run fails": claimed("labels", failures=1, lost_tables=1),
 }
 
 

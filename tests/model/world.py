@@ -566,12 +566,19 @@ def surprises(state: State, design: Design) -> Iterator[Step]:
         yield f"a person starts run {len(state.runs)}", _less(state._replace(runs=runs), BY_HAND)
     if state.to_come[TABLES] and state.rec is not None and _settled(state):
         lost = state.excused | {t.id for t in state.rec.triggers | state.rec.pending}
-        known = design.backup.generation if design.backup else 0
+        backup = design.backup
+        known = backup.generation if backup else 0
+        # A run was started on a look at the triggers of its generation, whenever the backup was made.
+        ran = any(run.generation == known for run in state.runs)
+        judged = frozenset(t.id for t in backup.triggers) if backup and ran else frozenset[str]()
+        # Whoever restores a table stops the executions first, as the runbook says: one would go on with a
+        # claim that has forgotten what it did.
+        procs = tuple(done(proc) if backup and proc.name == backup.holder else proc for proc in state.procs)
         why = tuple(
             (generation, forced if generation <= known else frozenset({FORGOTTEN}))
             for generation, forced in state.why
         )
-        after = state._replace(rec=design.backup, judged=frozenset(), excused=lost, why=why)
+        after = state._replace(rec=backup, judged=judged, excused=lost, why=why, procs=procs)
         yield "the table is restored" if known else "the table is lost", _less(after, TABLES)
 
 

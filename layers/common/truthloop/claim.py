@@ -227,6 +227,10 @@ class TakeOver:
     waiting: Trigger | None = None
     has_run: bool = False
 
+    def behind_its_run(self, record: GenerationRecord, trigger: Trigger) -> TakeOver:
+        """Take over a generation whose run the record has forgotten: the taker's trigger came too late."""
+        return replace(self, triggers=record.triggers, waiting=_to_wait(record, trigger))
+
 
 @dataclass(frozen=True)
 class Coalesce:
@@ -277,8 +281,7 @@ def plan_claim(
         return Take(record.generation + 1, record.generation, {**waited, trigger.id: trigger})
     if record.holder == execution:
         return Held(record)
-    recorded = trigger.id in record.pending or trigger.id in record.triggers
-    waiting = None if recorded else _placed(trigger, record.pending)
+    waiting = _to_wait(record, trigger)
     if not _is_gone(record, holder_state, now):
         return Coalesce(record.generation, record.holder, waiting)
     if record.has_run:
@@ -307,6 +310,13 @@ def left_waiting(record: GenerationRecord) -> dict[str, Trigger]:
         placed = _placed(trigger, {**record.pending, **waiting})
         waiting[placed.id] = placed
     return waiting
+
+
+def _to_wait(record: GenerationRecord, trigger: Trigger) -> Trigger | None:
+    """Return a trigger as it waits on the record; None when it is there already."""
+    if trigger.id in record.pending or trigger.id in record.triggers:
+        return None
+    return _placed(trigger, record.pending)
 
 
 def _placed(trigger: Trigger, pending: Mapping[str, Trigger]) -> Trigger:

@@ -13,6 +13,7 @@ from truthloop.claim import (
     GenerationRecord,
     Held,
     HolderState,
+    LastRun,
     Take,
     TakeOver,
     forgotten_first,
@@ -23,7 +24,7 @@ from truthloop.errors import ConditionFailed, InvalidTrigger, PipelineNotFound, 
 from truthloop.inputs import ClaimInput
 from truthloop.names import dataset_prefix, execution_name, generation_name
 from truthloop.ports import Objects, Ports
-from truthloop.steps.orphans import find_orphans, forgotten_run
+from truthloop.steps.orphans import find_orphans, forgotten_run, forgotten_run_of
 from truthloop.times import to_iso
 from truthloop.triggers import Trigger, parse_trigger
 
@@ -106,11 +107,10 @@ def _try(execution: str, started_at: str, trigger: Trigger, ports: Ports) -> Cla
         case TakeOver():
             if record is None:
                 raise AssertionError("a claim is only taken over from a record")
-            arn = record.pipeline_execution_arn
-            if arn is None and record.starting is not None:
-                # The old holder may have ended between starting the pipeline and writing that down.
-                arn = _find_pipeline(generation_name(plan.generation), ports)
-            ports.table.take_over(plan, execution, at, arn, record.run_of(arn) if arn else None)
+            arn, run = _left_behind(record, ports)
+            if run is not None and not plan.has_run:
+                plan = plan.behind_its_run(record, trigger)
+            ports.table.take_over(plan, execution, at, arn, run)
             return _answer("ADOPTED", plan.generation, execution, arn, plan.triggers)
         case Coalesce():
             return _coalesce(plan, execution, started_at, trigger, ports)
@@ -153,12 +153,23 @@ def _holder_state(record: GenerationRecord | None, execution: str, ports: Ports)
     return ports.executions.state(str(record.holder))
 
 
-def _find_pipeline(generation: str, ports: Ports) -> str | None:
+def _left_behind(record: GenerationRecord, ports: Ports) -> tuple[str | None, LastRun | None]:
+    """Return the pipeline execution of a claim whose holder has ended, and its run; None where there is none.
+
+    The holder may have ended between starting the pipeline and writing that down. And a record that asks for
+    no start may be older than the start: a table that was restored from a backup is.
+    """
+    arn = record.pipeline_execution_arn
+    if arn is not None:
+        return arn, record.run_of(arn)
     try:
-        found = ports.pipeline.find(generation)
+        if record.starting is None:
+            run = forgotten_run_of(record.name, ports)
+            return (run.pipeline_execution_arn, run) if run else (None, None)
+        found = ports.pipeline.find(record.name)
     except PipelineNotFound:
-        return None  # without a pipeline nothing can be running; the claim must still pass on
-    return found.arn if found else None
+        return None, None  # without a pipeline nothing can be running; the claim must still pass on
+    return (found.arn, record.run_of(found.arn)) if found else (None, None)
 
 
 _SHOWN = 512
