@@ -356,3 +356,20 @@ def test_what_is_missing_says_so(server: Any, service: str, operation: str) -> N
 
     assert refused.value.response["Error"]["Code"] == "NotImplemented"
     assert operation in refused.value.response["Error"]["Message"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ("no colon", 400),
+        (" folded: value", 400),
+        ("\r\n".join(f"X-{n}: 1" for n in range(101)), 431),
+        ("X: " + "a" * 70_000, 431),
+        ("connection: Close\r\nX-Empty:", 200),
+    ],
+)
+def test_it_reads_headers_or_says_why_not(server: Any, lines: str, status: int) -> None:
+    request = f"GET / HTTP/1.1\r\nHost: localhost:{server.port}\r\n{lines}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(request.encode())
+        assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
