@@ -42,7 +42,7 @@ LIST_LAG_SECONDS = 45.0
 """ListPipelineExecutions is eventually consistent: a start shows up so much later."""
 RUN_SECONDS = 2000.0
 CHANGE_SECONDS = 400.0
-VISIBILITY_SECONDS = 360.0
+VISIBILITY_SECONDS = 2100.0
 MAXIMUM_RECEIVES = 5
 LIVE = ("Executing", "Stopping")
 

@@ -132,7 +132,7 @@ class Explorer:
     pass_by: Callable[[float], None]
     stand_ins: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]]
     exploring: bool = False
-    explores: Callable[[str], bool] = lambda who: True
+    explores: Callable[[str, str], bool] = lambda who, operation: True
     active: bool = True
     fault: str = ""
     where: Site | None = None
@@ -248,7 +248,7 @@ class Explorer:
         if sum(self.seen.values()) > MAXIMUM_CALLS:
             raise RuntimeError(f"more than {MAXIMUM_CALLS} calls: the scenario does not end")
         site = Site(who, service, operation, self.seen[who, service, operation])
-        if self.exploring and not self.child and self.explores(who):
+        if self.exploring and not self.child and self.explores(who, operation):
             self.sites += 1
             self.explored.add((who, service, operation))
             for fault in self._possible(site):
