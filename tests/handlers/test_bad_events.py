@@ -208,7 +208,8 @@ EVALUATION = {
 }
 STATEMENT = {
     "inferenceId": "a", "label": "7", "eventTime": NOON, "author": "ann",
-    "source": "correction", "sequencer": "0" * 40 + ".1", "image": None, "captured": True, "trained": True,
+    "source": "correction", "sequencer": "0" * 40 + ".1", "image": None,
+    "captured": True, "trained": True, "expired": False,
     "origin": {"key": "k", "versionId": "1", "line": 1, "byteOffset": 0, "uploadedAt": NOON},
 }  # fmt: skip
 ACCEPTED = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from truthloop.captures import Indexed, Lookup, index_lines, read_segment
 from truthloop.dataset import ChampionModel, Dataset, GroundTruth, ObjectInfo, dataset_version, manifest
 from truthloop.errors import DatasetInvalid
-from truthloop.labels import Origin, Reader, Statement, changed, per_label
+from truthloop.labels import Kept, Origin, Reader, Statement, changed, per_label
 
 ORIGIN = Origin("ground-truth/inbox/a.jsonl", "v1", 3, 412, "2026-11-22T10:00:00.000000Z")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -34,7 +34,7 @@ def test_statements_survive_their_files(
     whole = statement(identifier, label, author=author, image=key, source="audit")
     assert list(Reader().accepted("k", [whole.to_accepted_line()])) == [whole]
     line = whole.to_statement_line(captured=True, trained=False)
-    assert list(Reader().kept("k", [line])) == [(whole, True, False)]
+    assert list(Reader().kept("k", [line])) == [Kept(whole, captured=True, trained=False)]
     assert b"\n" not in line[:-1]
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 from truthloop.errors import DatasetInvalid
 
+Record = tuple[str, str, int]
+"""One record of an upload: key, version and line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -33,6 +36,11 @@ class Origin:
     def upload(self) -> tuple[str, str]:
         """Key and version of the uploaded object."""
         return self.key, self.version_id
+
+    @property
+    def record(self) -> Record:
+        """Key, version and line: which record it is."""
+        return self.key, self.version_id, self.line
 
     def to_json(self) -> dict[str, str | int]:
         """Return the ``origin`` of a line."""
@@ -119,7 +127,7 @@ class Statement:
         """Return the line of a dataset's ``ground-truth.jsonl``."""
         return _dump(self._to_json())
 
-    def to_statement_line(self, *, captured: bool, trained: bool) -> bytes:
+    def to_statement_line(self, *, captured: bool, trained: bool, expired: bool = False) -> bytes:
         """Return the line of a dataset's ``statements.jsonl``.
 
         Parameters
@@ -128,8 +136,15 @@ class Statement:
             Whether the prediction is captured, or the image uploaded.
         trained : bool
             Whether this is the statement that stands for a label that the version trains on.
+        expired : bool
+            Whether it has waited too long for its capture: kept for what it supersedes.
         """
-        rest = {"captured": captured, "trained": trained, "origin": self.origin.to_json()}
+        rest = {
+            "captured": captured,
+            "trained": trained,
+            "expired": expired,
+            "origin": self.origin.to_json(),
+        }
         return _dump({**self._to_json(), **rest})
 
     def _to_json(self) -> dict[str, str | None]:
@@ -146,6 +161,16 @@ class Statement:
 
 def _dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A line of a ``statements.jsonl``; the flags are those of `Statement.to_statement_line`."""
+
+    statement: Statement
+    captured: bool
+    trained: bool
+    expired: bool = False
 
 
 class Reader:
@@ -178,8 +203,8 @@ class Reader:
                     "there"
                 ) from error
 
-    def kept(self, key: str, lines: Iterable[bytes]) -> Iterator[tuple[Statement, bool, bool]]:
-        """Read the statements of a ``statements.jsonl``: each with `captured` and `trained`.
+    def kept(self, key: str, lines: Iterable[bytes]) -> Iterator[Kept]:
+        """Read the statements of a ``statements.jsonl``.
 
         `lines` are those after the first, which describes the version.
 
@@ -192,7 +217,9 @@ class Reader:
             try:
                 record = json.loads(line)
                 statement = self._statement(record["inferenceId"], record["label"], record, record["origin"])
-                yield statement, bool(record["captured"]), bool(record["trained"])
+                yield Kept(
+                    statement, bool(record["captured"]), bool(record["trained"]), bool(record["expired"])
+                )
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DatasetInvalid(f"line {number} of {key} is not a kept statement ({error!r})") from error
 

@@ -14,15 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from truthloop.labels import Statement
+from truthloop.labels import Record, Statement
 from truthloop.settings import MAJORITY, SET_ASIDE
 from truthloop.shares import allowances
 
 DECISION = "decision"
 """The source of a statement that has the last word."""
-
-Record = tuple[str, str, int]
-"""One record of an upload: key, version and line."""
 
 
 @cache
@@ -117,7 +114,8 @@ class Standing:
     set_aside : dict[str, Statement]
         By inference id the statements beyond their author's share.
     expired : list[Statement]
-        What has waited too long.
+        What has waited too long. It has to be remembered: what its author said before it does not count
+        either, whenever that is uploaded.
     kept : dict[str, tuple[Statement, ...]]
         By inference id every statement that may still come to count; the rest is superseded or expired.
     """
@@ -151,12 +149,15 @@ def settle(
     standing = Standing()
     for identifier in gathered:
         about = gathered.about(identifier)
-        alive = tuple(s for s in about if not _has_expired(s, present, lapsed, terms))
-        if len(alive) < len(about):
-            standing.expired += [s for s in about if s not in alive]
+        kept = alive = tuple(s for s in about if not _has_expired(s, present, lapsed, terms))
+        if len(kept) < len(about):
+            expired = [s for s in about if s not in kept]
+            standing.expired += expired
+            alive = tuple(_not_taken_back(kept, expired))
+        if kept:
+            standing.kept[identifier] = kept
         if not alive:
             continue
-        standing.kept[identifier] = alive
         holding = alive if len(alive) == 1 else _newest_per_author(alive)
         label = resolve(holding, terms.conflict_resolution)
         if label is None:
@@ -176,9 +177,23 @@ def _has_expired(
     terms: Terms,
 ) -> bool:
     origin = statement.origin
-    if lapsed and (origin.key, origin.version_id, origin.line) in lapsed:
+    if lapsed and origin.record in lapsed:
         return True
     return origin.uploaded_at < terms.expired_before and not present(statement)
+
+
+def _not_taken_back(statements: Iterable[Statement], expired: Iterable[Statement]) -> Iterator[Statement]:
+    """Yield what its author has not superseded by something that has expired.
+
+    Compared by the time of the event only: an expired record that is sent back is another upload of the same
+    statement, and must hold again whatever its sequencer.
+    """
+    last: dict[str | None, str] = {}
+    for statement in expired:
+        last[statement.author] = max(statement.event_time, last.get(statement.author, ""))
+    for statement in statements:
+        if statement.event_time >= last.get(statement.author, ""):
+            yield statement
 
 
 def _newest_per_author(statements: Iterable[Statement]) -> tuple[Statement, ...]:

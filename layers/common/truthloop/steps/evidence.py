@@ -11,7 +11,7 @@ from truthloop.claim import GenerationRecord
 from truthloop.dataset import ChampionModel, Dataset, dataset_version
 from truthloop.deployment import EndpointState
 from truthloop.errors import DatasetInvalid
-from truthloop.labels import Reader, Statement
+from truthloop.labels import Reader, Record, Statement
 from truthloop.names import dataset_prefix, digest
 from truthloop.ports import Objects, Ports
 from truthloop.registry import APPROVED, ModelPackage
@@ -23,7 +23,7 @@ from truthloop.settings import (
     IMAGES_PREFIX,
     NO_CAPTURE_PREFIX,
 )
-from truthloop.standing import Gathered, Record, Standing, Terms, settle
+from truthloop.standing import Gathered, Standing, Terms, settle
 from truthloop.steps.capture_index import find_captures
 from truthloop.times import from_iso, to_iso
 
@@ -46,9 +46,11 @@ class Fold:
     over_share : Mapping[str, int]
         Labels set aside per author; ``""`` stands for records without an author.
     expired, forgotten : int
-        Statements that have waited too long, and those of forgotten authors.
+        Statements that have waited too long since the last run that trained, and those of forgotten authors.
     statements : Mapping[str, tuple[Statement, ...]]
         By inference id all statements that go on counting: the next fold starts from them.
+    remembered : tuple[Statement, ...]
+        All statements that have ever expired: the next fold has to know what they supersede.
     captured : frozenset[str]
         The ids of `statements` whose prediction is captured, or whose image is uploaded.
     capture_keys : tuple[str, ...]
@@ -63,6 +65,7 @@ class Fold:
     expired: int
     forgotten: int
     statements: Mapping[str, tuple[Statement, ...]]
+    remembered: tuple[Statement, ...]
     captured: frozenset[str]
     capture_keys: tuple[str, ...]
     accepted_keys: tuple[str, ...]
@@ -95,7 +98,8 @@ def fold_labels(ports: Ports, record: GenerationRecord, now: datetime) -> Fold:
     reader, gathered = Reader(), Gathered(read_forgotten(objects))
     before: dict[str, str] = {}
     unsettled: set[tuple[str, str]] = set()  # uploads with records that may have expired since the last run
-    trained = _read_trained(objects, record, reader, gathered, before, unsettled)
+    remembered: set[Record] = set()
+    trained = _read_trained(objects, record, reader, gathered, before, unsettled, remembered)
 
     known = frozenset(trained.accepted_keys) if trained else frozenset[str]()
     accepted = [info for info in objects.list(ACCEPTED_PREFIX) if info.key not in known]
@@ -112,7 +116,7 @@ def fold_labels(ports: Ports, record: GenerationRecord, now: datetime) -> Fold:
             return statement.inference_id in captures
         return statement.image in images
 
-    lapsed = _read_lapsed(objects, unsettled)
+    lapsed = _read_lapsed(objects, unsettled) | remembered
     terms = Terms(
         expired_before=to_iso(now - timedelta(hours=policy.capture_horizon_hours)),
         conflict_resolution=policy.conflict_resolution,
@@ -126,9 +130,10 @@ def fold_labels(ports: Ports, record: GenerationRecord, now: datetime) -> Fold:
         waiting=standing.waiting,
         conflicts=standing.conflicts,
         over_share=standing.over_share,
-        expired=len(standing.expired),
+        expired=sum(statement.origin.record not in remembered for statement in standing.expired),
         forgotten=gathered.forgotten,
         statements=standing.kept,
+        remembered=tuple(standing.expired),
         captured=frozenset(i for i, statements in standing.kept.items() if present(statements[0])),
         capture_keys=captures.captures_of(standing.labels),
         accepted_keys=tuple(sorted({*known, *(info.key for info in accepted)})),
@@ -144,16 +149,20 @@ def _read_trained(
     gathered: Gathered,
     before: dict[str, str],
     unsettled: set[tuple[str, str]],
+    remembered: set[Record],
 ) -> Dataset | None:
     """Gather what the last run that trained has left, and the labels that it trained on."""
     if record.last_trained is None:
         return None
     key = statements_key(record.last_trained.generation)
     dataset, lines = read_statements(objects, key)
-    for statement, captured, trained in reader.kept(key, lines):
-        if trained:
+    for kept in reader.kept(key, lines):
+        statement = kept.statement
+        if kept.trained:
             before[statement.inference_id] = statement.label
-        if not captured:
+        if kept.expired:
+            remembered.add(statement.origin.record)
+        elif not kept.captured:
             unsettled.add(statement.origin.upload)
         gathered.add((statement,))
     return dataset
@@ -244,7 +253,7 @@ def _quarantine_expired(
     entries: dict[tuple[str, str], dict[int, bytes]] = {}
     for statement in sorted(standing.expired, key=lambda s: s.origin.line):
         origin = statement.origin
-        if (origin.key, origin.version_id, origin.line) in lapsed:
+        if origin.record in lapsed:
             continue
         missing = (
             f"no prediction {statement.inference_id!r} was captured"

@@ -107,6 +107,8 @@ def _decide(generation: str, record: GenerationRecord, ports: Ports) -> None:
             label, captured = fold.labels.get(identifier), identifier in fold.captured
             for statement in fold.statements[identifier]:
                 file.write(statement.to_statement_line(captured=captured, trained=statement is label))
+        for statement in sorted(fold.remembered, key=lambda s: (s.inference_id, s.order, s.origin.line)):
+            file.write(statement.to_statement_line(captured=False, trained=False, expired=True))
         file.seek(0)
         ports.objects.put_once(statements_key(generation), file)
 
@@ -118,8 +120,9 @@ def _finish(prefix: str, objects: Objects) -> bytes:
     images: list[str] = []
     with _spool() as file:
         labels = 0
-        for statement, _, trained in Reader().kept(source, lines):
-            if trained:
+        for kept in Reader().kept(source, lines):
+            if kept.trained:
+                statement = kept.statement
                 file.write(statement.to_label_line())
                 labels += 1
                 images += [statement.image] if statement.image is not None else []
