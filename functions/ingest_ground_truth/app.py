@@ -19,6 +19,8 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     with telemetry.invocation(event, context):
         available = timedelta(milliseconds=context.get_remaining_time_in_millis())
         result = ingest_ground_truth(event, wiring(), known_labels, available)
+        if result.problem:
+            telemetry.warning(result.problem)
         for failure in result.failures:
             telemetry.warning(str(failure.error), message_id=failure.message_id)
         telemetry.count("Accepted", result.counts.accepted)

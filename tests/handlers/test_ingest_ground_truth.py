@@ -16,7 +16,7 @@ from botocore.response import StreamingBody
 from urllib3.exceptions import ReadTimeoutError
 
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
-from truthloop.errors import DatasetInvalid, TransientAwsError
+from truthloop.errors import TransientAwsError
 from truthloop.wiring import Wiring
 
 INBOX = "ground-truth/inbox/"
@@ -140,10 +140,45 @@ def test_the_label_set_is_kept_for_five_minutes(world: Any, published: list[Any]
     assert len(read(world, "quarantine")) == 1
 
 
-def test_an_unreadable_label_set_sends_the_whole_batch_back(world: Any) -> None:
-    world.put("labels.json", {"7": 1})
-    world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/labels.json")
-    with pytest.raises(DatasetInvalid, match="not a list of labels"):
+@pytest.mark.parametrize(
+    ("uri", "content", "problem"),
+    [
+        ("s3://{bucket}/runs/g/labels.json", None, "does not exist"),
+        ("s3://another-bucket/labels.json", None, "not in the data bucket"),
+        ("labels.json", None, "labels.json"),
+        ("s3://{bucket}/runs/g/labels.json", b'{"7": 1}', "not a list of labels"),
+        ("s3://{bucket}/runs/g/labels.json", b"{", "Expecting"),
+        ("s3://{bucket}/runs/g/labels.json", b"\xff", "decode"),
+        ("s3://{bucket}/runs/g/labels.json", b"[" * 100_000, "recursion"),
+    ],
+)
+def test_a_package_whose_labels_are_not_known_stops_nothing(
+    world: Any,
+    published: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    uri: str,
+    content: bytes | None,
+    problem: str,
+) -> None:
+    # Given: somebody has registered and approved a package by hand
+    if content is not None:
+        world.put("runs/g/labels.json", content)
+    world.register("g00000001", "new", "Approved", labelsUri=uri.format(bucket=BUCKET))
+    # When
+    answer = world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "zebra")])))
+    # Then: every label is welcome, and the log says why
+    assert answer == {"batchItemFailures": []}
+    assert ids(world, "accepted") == {"i1"}
+    (said,) = [line.message for line in caplog.records if "labelsUri" in line.message]
+    assert "every label is welcome" in said
+    assert problem in said
+
+
+def test_a_label_set_that_s3_cannot_give_now_sends_the_whole_batch_back(world: Any) -> None:
+    world.put("runs/g/labels.json", ["7"])
+    world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/runs/g/labels.json")
+    world.fail("s3.GetObject", "SlowDown", status=503, times=9)
+    with pytest.raises(TransientAwsError):
         world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7")])))
 
 
@@ -559,14 +594,6 @@ def test_labels_that_are_new_to_the_model_are_counted_and_named(
     assert logged["unknown"] == 61
     assert logged["unknown_labels"] == [f"class {number:02d}" for number in range(20)]
     assert json.loads(published[0]["Entries"][0]["Detail"])["unknownLabels"] == 61
-
-
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000])
-def test_a_label_set_that_is_no_json_sends_the_whole_batch_back(world: Any, content: bytes) -> None:
-    world.put("labels.json", content)
-    world.register("g00000001", "new", "Approved", labelsUri=f"s3://{BUCKET}/labels.json")
-    with pytest.raises(DatasetInvalid, match=r"labels\.json, which the newest approved package names"):
-        world.run("ingest_ground_truth", batch(upload(world, "a.jsonl", [record("i1", "7")])))
 
 
 class Dropped(io.BytesIO):

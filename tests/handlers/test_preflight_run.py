@@ -144,10 +144,46 @@ def test_a_failed_run_consumes_no_correction(base: Any) -> None:
     finished(base, "one")
     base.corrections({"i1": "1", "i2": "2", "i3": "3"})
     finished(base, "two", outcome="FAILED")
-    base.corrections({"i4": "4"}, key="later")
-    verdict = preflight(base, base.claim("three"))
-    assert verdict["evidence"]["newLabels"] == 4
-    assert verdict["verdict"] == "START"
+    base.corrections({"i4": "4", "i1": "9", "i2": "2"}, key="later")
+    claim = base.claim("three", BREACH)
+    few = preflight(base, claim)
+    assert few["evidence"]["newLabels"] == 4
+    # But one or two of them do not buy again what has failed: i2 says the same as before.
+    assert (few["reason"], few["evidence"]["lastFailure"]["newLabelsSince"]) == ("SAME_EVIDENCE", 2)
+    assert "on all but 2 new labels of 3 wanted and failed (out of memory)" in few["message"]
+    base.corrections({"i5": "5"}, key="last")
+    enough = preflight(base, claim)
+    assert (enough["verdict"], enough["evidence"]["newLabels"]) == ("START", 5)
+
+
+def test_a_failed_runs_dataset_may_be_gone_or_spoilt(base: Any) -> None:
+    base.register("g00000000", "new", "Approved")
+    base.corrections({"i1": "1"})
+    finished(base, "one", outcome="FAILED")
+    base.corrections({"i2": "2"}, key="later")
+    claim = base.claim("two", BREACH)
+    key = "datasets/g00000001/ground-truth.jsonl"
+    base.put(key, b"no label")
+    with pytest.raises(DatasetInvalid, match=r"line 1 of s3://.*ground-truth.jsonl is no label"):
+        preflight(base, claim)
+    base.s3.delete_object(Bucket=BUCKET, Key=key)
+    gone = preflight(base, claim)
+    assert (gone["reason"], gone["evidence"]["lastFailure"]["newLabelsSince"]) == ("SAME_EVIDENCE", None)
+    assert "a dataset that is not there any more" in gone["message"]
+
+
+@pytest.mark.parametrize(("reason", "code"), [(NO_INSTANCES, {}), ("broken", {"codeVersion": "another"})])
+def test_a_failed_runs_dataset_is_read_only_when_it_decides(
+    base: Any, reason: str, code: dict[str, str]
+) -> None:
+    finished(base, "one", outcome="FAILED", reason=reason)
+    base.corrections({"i1": "1"})
+    base.configure("POLICY", **code)
+    base.later(hours=2)
+    # With or without its dataset: what it was does not matter.
+    base.s3.delete_object(Bucket=BUCKET, Key="datasets/g00000001/ground-truth.jsonl")
+    verdict = preflight(base, base.claim("two"))
+    assert (verdict["verdict"], verdict["evidence"]["lastFailure"]["newLabelsSince"]) == ("START", None)
 
 
 def test_the_champion_is_what_the_endpoint_serves(base: Any) -> None:
@@ -450,6 +486,7 @@ def test_a_run_that_trained_one_model_is_not_tried_again_for_the_other_ones_inst
         "status": "Failed",
         "reason": NO_INSTANCES,
         "costless": False,
+        "newLabelsSince": 0,
     }
 
 
@@ -507,12 +544,14 @@ def test_a_package_whose_labels_are_not_known_is_judged_by_the_total(base: Any, 
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[1]"])
-def test_labels_that_cannot_be_read_are_an_error(base: Any, content: bytes) -> None:
-    base.configure("POLICY", minimumNewLabelsPerClass=1)
+def test_labels_that_cannot_be_read_are_not_known_either(base: Any, content: bytes) -> None:
+    base.configure("POLICY", minimumNewLabels=1, minimumNewLabelsPerClass=1)
+    base.corrections({"i1": "7"})
     base.register("g00000000", "new", "Approved", labelsUri=f"s3://{BUCKET}/runs/g/labels.json")
     base.put("runs/g/labels.json", content)
-    with pytest.raises(DatasetInvalid, match=r"runs/g/labels\.json"):
-        preflight(base, base.claim("one", SWEEP))
+    verdict = preflight(base, base.claim("one", SWEEP))
+    assert verdict["verdict"] == "START"
+    assert "only the total was judged" in detail(verdict, "ENOUGH_NEW_LABELS")
 
 
 # -- waiting -----------------------------------------------------------------------------------------------

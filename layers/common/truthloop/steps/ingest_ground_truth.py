@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from truthloop.errors import DatasetInvalid, InvalidEvent, TransientAwsError, TruthloopError, UploadRejected
+from truthloop.errors import InvalidEvent, TransientAwsError, TruthloopError, UploadRejected
 from truthloop.ground_truth import (
     MAXIMUM_KEY_BYTES,
     UNKNOWN_LABEL,
@@ -20,11 +20,12 @@ from truthloop.ground_truth import (
     rejected_whole,
 )
 from truthloop.inputs import Fields
-from truthloop.names import digest, split_uri
+from truthloop.names import digest
 from truthloop.ports import Objects, ObjectStream, Ports
 from truthloop.registry import APPROVED
 from truthloop.settings import ACCEPTED_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
 from truthloop.spool import Spool, spool
+from truthloop.steps.known_labels import read_model_labels
 from truthloop.times import hour_prefix
 from truthloop.uploads import format_of, read_lines
 
@@ -114,10 +115,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of the served model (None: every label is welcome), and what the set is called in keys."""
+    """The labels of the served model (None: every label is welcome), and what the set is called in keys.
+
+    `problem` says why the labels of an approved package are not known.
+    """
 
     labels: frozenset[str] | None
     name: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What became of a batch."""
+    """What became of a batch; `problem` says why the labels of the approved package are not known."""
 
     counts: Counts
     failures: tuple[Failure, ...]
+    problem: str | None = None
 
     def to_output(self) -> dict[str, Any]:
         """Return the partial batch response."""
@@ -148,31 +154,14 @@ class KnownLabels:
         self._read_at: datetime | None = None
 
     def get(self, ports: Ports) -> LabelSet:
-        """Return the labels of the newest Approved package; any when there is none or it names none."""
+        """Return the labels of the newest Approved package; any when it names none that can be read."""
         now = ports.now()
         if self._read_at is None or now - self._read_at > _LABELS_KEPT:
-            labels = _read_labels(ports)
-            self._labels = LabelSet(labels, label_set_name(labels))
+            known = read_model_labels(ports.registry.newest(APPROVED), ports.objects)
+            labels = None if known.labels is None else frozenset(known.labels)
+            self._labels = LabelSet(labels, label_set_name(labels), known.problem)
             self._read_at = now
         return self._labels
-
-
-def _read_labels(ports: Ports) -> frozenset[str] | None:
-    package = ports.registry.newest(APPROVED)
-    uri = package.metadata.get("labelsUri") if package else None
-    if not uri:
-        return None
-    try:
-        bucket, key = split_uri(uri)
-        with ports.objects.stream(bucket, key, None) as stream:
-            labels = json.loads(b"".join(stream.chunks))
-    except (ValueError, RecursionError) as error:
-        raise DatasetInvalid(
-            f"{uri}, which the newest approved package names, is no JSON: {error}"
-        ) from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DatasetInvalid(f"{uri} is not a list of labels")
-    return frozenset(labels)
 
 
 def ingest_ground_truth(
@@ -200,7 +189,7 @@ def ingest_ground_truth(
     Raises
     ------
     TruthloopError
-        When the label set cannot be read, the event cannot be published or is no batch: it comes again whole.
+        When AWS does not answer, the event cannot be published or is no batch: it comes again whole.
     """
     deadline = ports.now() + available - _ONE_OBJECT
     messages = [Fields(message, "a message") for message in Fields(event).objects("Records")]
@@ -231,7 +220,7 @@ def ingest_ground_truth(
                 "unknownLabels": counts.unknown,
             },
         )
-    return IngestResult(counts, tuple(failures))
+    return IngestResult(counts, tuple(failures), labels.problem)
 
 
 def _ingest_object(upload: Upload, objects: Objects, known: LabelSet) -> Counts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -10,22 +9,19 @@ from typing import Any, TypedDict
 
 from truthloop import policy
 from truthloop.claim import GenerationRecord, require_claim
-from truthloop.decision import STEP_FAILED, is_costless
-from truthloop.errors import AwsRequestFailed, DatasetInvalid, ObjectMissing, PipelineNotFound
 from truthloop.hardware import TRAINING_INSTANCES
 from truthloop.inputs import HeldInput
 from truthloop.labels import changed
-from truthloop.names import split_uri
-from truthloop.policy import Evidence, Failure, Verdict
+from truthloop.policy import Evidence, Verdict
 from truthloop.ports import Ports
 from truthloop.registry import ModelPackage
 from truthloop.settings import PolicySettings
-from truthloop.steps.evidence import champion_of, fold_labels
+from truthloop.steps.evidence import Fold, champion_of, fold_labels
+from truthloop.steps.failed_run import News, count_news, read_failure
+from truthloop.steps.known_labels import read_model_labels
 from truthloop.times import from_iso
 
 _PENDING_LOOKED_AT = 4  # a run registers two packages
-_FAILED = "Failed"
-_UNKNOWN = "Unknown"
 
 
 class PreflightOutput(TypedDict):
@@ -93,7 +89,7 @@ def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, p
     champion = champion_of(endpoint, ports)
     served_since = endpoint.last_modified if endpoint else None
     trained = record.last_run == record.last_trained
-    return Evidence(
+    evidence = Evidence(
         triggers=tuple(record.triggers.values()),
         new_labels=sum(new.values()),
         new_per_label=new,
@@ -103,14 +99,18 @@ def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, p
         pending_candidate=_pending_candidate(record, champion, ports),
         spent_this_month_usd=ports.table.spent_usd(now.strftime("%Y-%m")),
         last_run_trained=trained,
-        last_failure=None if trained else _last_failure(record, ports),
+        last_failure=None
+        if trained or not record.last_run
+        else read_failure(record.last_run, ports.pipeline),
         waiting_per_label=changed(fold.before, fold.waiting),
         conflicts=tuple(islice(sorted(fold.conflicts), policy.CONFLICTS_SHOWN)),
         conflict_count=len(fold.conflicts),
         over_share=sum(fold.over_share.values()),
         expired=fold.expired,
         forgotten=fold.forgotten,
-        classes=_classes(champion, ports) if settings.minimum_new_labels_per_class > 0 else None,
+        classes=read_model_labels(champion, ports.objects).labels
+        if settings.minimum_new_labels_per_class > 0
+        else None,
         champion_registered_at=champion.created_at if champion else None,
         last_trained_at=from_iso(record.last_trained.started_at) if record.last_trained else None,
         served_since=served_since,
@@ -120,6 +120,20 @@ def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, p
         claimed_at=from_iso(record.claimed_at) if record.claimed_at else None,
         forced_start_waits=any(trigger.force for trigger in record.pending.values()),
     )
+    news = _news(evidence, settings, fold, ports)
+    if news is None:
+        return evidence
+    return replace(evidence, news_since_failure=news.labels, waiting_since_failure=news.waiting)
+
+
+def _news(evidence: Evidence, settings: PolicySettings, fold: Fold, ports: Ports) -> News | None:
+    """Count what a run that failed did not train on, when that decides: its whole dataset has to be read."""
+    last, failure = evidence.last_run, evidence.last_failure
+    if last is None or failure is None or failure.costless or evidence.new_code(settings):
+        return None
+    if fold.dataset_version == last.dataset_version:
+        return News(0, len(fold.waiting))
+    return count_news(ports.objects, last, fold.labels, fold.waiting)
 
 
 def _pending_candidate(record: GenerationRecord, champion: ModelPackage | None, ports: Ports) -> str | None:
@@ -131,41 +145,3 @@ def _pending_candidate(record: GenerationRecord, champion: ModelPackage | None, 
         if package.generation == record.last_run.generation and package.recommended:
             return package.arn
     return None
-
-
-def _last_failure(record: GenerationRecord, ports: Ports) -> Failure | None:
-    """Say how the last run ended, which did not train; its reason serves people, so it may stay unknown."""
-    if record.last_run is None:
-        return None
-    arn = record.last_run.pipeline_execution_arn
-    try:
-        execution = ports.pipeline.describe(arn)
-    except (PipelineNotFound, AwsRequestFailed) as error:
-        return Failure(_UNKNOWN, str(error))
-    if execution.status != _FAILED:
-        return Failure(execution.status, execution.failure_reason)
-    try:
-        steps = ports.pipeline.steps(arn)
-    except (PipelineNotFound, AwsRequestFailed) as error:
-        return Failure(execution.status, execution.failure_reason or str(error))
-    reasons = [step.failure_reason for step in steps if step.status == STEP_FAILED and step.failure_reason]
-    return Failure(execution.status, "; ".join(reasons) or execution.failure_reason, is_costless(steps))
-
-
-def _classes(champion: ModelPackage | None, ports: Ports) -> tuple[str, ...] | None:
-    """Return the champion's labels; None when its package names none."""
-    uri = champion.metadata.get("labelsUri") if champion else None
-    if not uri:
-        return None
-    try:
-        bucket, key = split_uri(uri)
-        if bucket != ports.objects.bucket:
-            return None
-        labels = json.loads(ports.objects.read(key))
-    except ObjectMissing:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise DatasetInvalid(f"{uri} cannot be read as JSON: {error}") from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DatasetInvalid(f"{uri} is not a list of labels")
-    return tuple(labels)
