@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -115,12 +117,21 @@ class Bucket:
         self._client.put_object(Bucket=self.name, Key=key, Body=body)
 
     def put_once(self, key: str, body: bytes) -> bool:
-        """Write an object unless it exists; return whether it was written."""
+        """Write an object unless it exists; return whether it was written.
+
+        Raises
+        ------
+        ChangedError
+            When somebody else is writing or deleting it at the same moment: which came first is not known.
+        """
         try:
             self._client.put_object(Bucket=self.name, Key=key, Body=body, IfNoneMatch="*")
         except ClientError as error:
-            if error.response["Error"]["Code"] in {"PreconditionFailed", "412"}:
+            code = error.response["Error"]["Code"]
+            if code in {"PreconditionFailed", "412"}:
                 return False
+            if code == "ConditionalRequestConflict":
+                raise self._changed(key) from error
             raise
         return True
 
@@ -136,11 +147,19 @@ class Bucket:
             self._client.put_object(Bucket=self.name, Key=content.key, Body=body, IfMatch=content.etag)
         except ClientError as error:
             if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", "412"}:
-                raise ChangedError(
-                    f"s3://{self.name}/{content.key} was changed by somebody else meanwhile: run the command "
-                    "again; what it has done so far stays done"
-                ) from error
+                raise self._changed(content.key) from error
             raise
+
+    def _changed(self, key: str) -> ChangedError:
+        return ChangedError(
+            f"s3://{self.name}/{key} was changed by somebody else meanwhile: run the command "
+            "again; what it has done so far stays done"
+        )
+
+    def now(self) -> datetime:
+        """Return S3's own time, which uploads are dated by: this machine's clock may be wrong."""
+        answer = self._client.list_objects_v2(Bucket=self.name, MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
     def delete_versions(self, versions: Iterable[Listed]) -> int:
         """Delete versions for good; return how many.

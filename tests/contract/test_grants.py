@@ -30,6 +30,7 @@ IAM_PREFIX = {"stepfunctions": "states", "sagemaker-runtime": "sagemaker"} | {
 # Actions that an operation is authorised by, where they are not its own name.
 RENAMED = {"s3:ListObjectsV2": "s3:ListBucket"}
 ALSO_CHECKED = {
+    "s3:GetObject": {"s3:ListBucket"},  # without it S3 says of a missing object that it is forbidden
     "sagemaker:CreateModel": {"iam:PassRole"},
     "sagemaker:CreateProcessingJob": {"iam:PassRole"},
     "sagemaker:UpdateEndpoint": {"cloudwatch:DescribeAlarms"},  # of the alarms that roll it back

@@ -181,10 +181,11 @@ def test_no_schedule_fires_in_the_moment_of_deployment() -> None:
         assert "rate(" not in json.dumps(schedule["Properties"]["ScheduleExpression"])
 
 
-def test_ingest_queue_outlives_six_times_its_function() -> None:
+def test_ingest_queue_outlives_six_times_its_function_and_a_batch_window() -> None:
     queue = source()["Resources"]["IngestQueue"]["Properties"]
     timeout = source()["Resources"]["IngestGroundTruthFunction"]["Properties"]["Timeout"]
-    assert queue["VisibilityTimeout"] >= 6 * timeout
+    window = source()["Parameters"]["IngestBatchWindowSeconds"]["MaxValue"]
+    assert queue["VisibilityTimeout"] >= 6 * timeout + window
     assert queue["RedrivePolicy"]["maxReceiveCount"] >= 5
 
 
