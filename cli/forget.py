@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -122,8 +122,9 @@ def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
     table = DynamoLoopTable(stack.client("dynamodb"), stack.outputs["LoopTableName"])
     tombstone = _read_tombstone(bucket, author)
     interrupted = tombstone is not None and table.find_decision(tombstone.execution, "none") is None
-    before = tombstone.before if tombstone and interrupted else to_iso(datetime.now(UTC))
-    found = _look(bucket, author, before)
+    now = bucket.now()
+    before = tombstone.before if tombstone and interrupted else to_iso(now)
+    found = _look(bucket, author, before, now)
     uploads = bool(given.inbox and (found.inbox or found.quarantine))
     if not (found.accepted or uploads or interrupted):
         return _nothing(found, tombstone, given, console)
@@ -161,7 +162,7 @@ def _read_tombstone(bucket: Bucket, author: str) -> Tombstone | None:
     return Tombstone.from_json(content.body) if content else None
 
 
-def _look(bucket: Bucket, author: str, before: str) -> Found:
+def _look(bucket: Bucket, author: str, before: str, now: datetime) -> Found:
     """Read everything that can hold a record of the author; accepted ones count if uploaded `before`."""
     found = Found()
     listed = list(bucket.list(ACCEPTED_PREFIX))
@@ -186,7 +187,7 @@ def _look(bucket: Bucket, author: str, before: str) -> Found:
         lines = refused.get(name)
         # Another person's correction in an upload that was not read to its end must not be deleted with it.
         ingested = name in names or (
-            lines is not None and (0 in lines or len(lines) >= records or _is_old(item))
+            lines is not None and (0 in lines or len(lines) >= records or _is_old(item, now))
         )
         (found.inbox if ingested else found.inbox_not_ingested).append(item)
     found.datasets = sorted(
@@ -258,8 +259,8 @@ def _name(key: str) -> str:
     return key.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
-def _is_old(item: Listed) -> bool:
-    return bool(item.uploaded_at) and from_iso(item.uploaded_at) < datetime.now(UTC) - _NO_MESSAGE_LEFT_AFTER
+def _is_old(item: Listed, now: datetime) -> bool:
+    return bool(item.uploaded_at) and from_iso(item.uploaded_at) < now - _NO_MESSAGE_LEFT_AFTER
 
 
 def _rewrite(content: Content, author: str, before: str, bucket: Bucket) -> None:
