@@ -95,6 +95,7 @@ MUTANTS: list[tuple[type[Design], State, str]] = [
     (designs.TakeOverByAge, first("labels", "force"), TWO_LIVE),
     (designs.MindsNoOrphans, first("labels", runs_by_hand=1), TWO_LIVE),
     (designs.ForgetsThatItCoalesced, trained("labels", "force", lost_answers=1), SAME_EVIDENCE),
+    (designs.TrustsABackup, claimed("labels", lost_tables=1), SAME_EVIDENCE),
     (designs.DropsTriggersOnRelease, first("labels", "force"), ALL_DECIDED),
     (designs.LateTriggerJoins, first("labels", "force", crashes=1), FRESH),
     (designs.TakerDoesNotCheckForARun, first("labels", "force", crashes=1), FRESH),
@@ -106,7 +107,9 @@ MUTANTS: list[tuple[type[Design], State, str]] = [
     ("design", "state", "invariant"), MUTANTS, ids=[design.__name__ for design, _, _ in MUTANTS]
 )
 def test_a_bad_design_is_found_out(design: type[Design], state: State, invariant: str) -> None:
-    found = explore(state, design())
+    built = design()
+    built.backup = state.rec
+    found = explore(state, built)
     print(f"{design.__doc__}\n{found}")
     assert found.violation is not None
     assert found.violation.invariant == invariant, f"\n{found}"

@@ -445,12 +445,16 @@ def _ask(state: State, place: int, proc: Proc, design: Design) -> Iterator[Step]
 
 
 def _bought_twice(state: State, proc: Proc, version: int) -> Violation | None:
-    """A version is trained on once, unless a person has forced it anew; a force is good for one run."""
+    """A version is paid for once, unless a person has forced it anew; a force is good for one run.
+
+    Also one whose run has failed: the policy starts by itself only what never had its instances, and no run
+    fails for that here.
+    """
     why = dict(state.why)
     forced = why.get(proc.generation, frozenset())
     for number, run in enumerate(state.runs):
         before = why.get(run.generation, frozenset())
-        if not run.generation or run.status == "Failed" or run.version != version or FORGOTTEN in before:
+        if not run.generation or run.version != version or FORGOTTEN in before:
             continue
         if forced <= before:
             return Violation(SAME_EVIDENCE, f"run {number} has been started on {version} labels as well")
