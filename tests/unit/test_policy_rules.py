@@ -322,7 +322,9 @@ def test_a_breach_of_the_model_before_is_over_whether_it_waited_or_came_late(dur
 # -- a run that failed -------------------------------------------------------------------------------------
 
 NO_INSTANCES = "step TrainNew failed: CapacityError: Unable to provision requested ML compute capacity"
-FAILED_ONCE = replace(SAME, last_run_trained=False, last_failure=Failure("Failed", NO_INSTANCES, costless=True))
+FAILED_ONCE = replace(
+    SAME, last_run_trained=False, last_failure=Failure("Failed", NO_INSTANCES, costless=True)
+)
 
 
 def test_a_run_that_found_no_instances_is_tried_again_after_the_cool_down() -> None:
@@ -357,8 +359,27 @@ def test_a_run_that_failed_otherwise_is_not_paid_twice(failure: Failure | None) 
     assert "mend the cause, then start by hand with force and a reason" in verdict.message
     by_hand = replace(evidence, triggers=(trigger(MANUAL, force=True),))
     assert judge(by_hand, POLICY, NOW).reason == "FORCED"
-    more = replace(evidence, dataset_version="another")
-    assert judge(more, POLICY, NOW).verdict == START
+    few = judge(replace(evidence, dataset_version="v2", news_since_failure=99), POLICY, NOW)
+    assert few.reason == "SAME_EVIDENCE"
+    assert "on all but 99 new labels of 100 wanted and failed" in few.message
+    enough = replace(evidence, dataset_version="v2", news_since_failure=100)
+    assert judge(enough, POLICY, NOW).verdict == START
+    assert judge(replace(evidence, last_run=OLD_CODE), POLICY, NOW).verdict == START
+    gone = judge(replace(evidence, dataset_version="v2"), POLICY, NOW)
+    assert "on a dataset that is not there any more and failed" in gone.message
+
+
+def test_a_run_that_found_no_instances_is_tried_on_any_other_data() -> None:
+    assert judge(replace(FAILED_ONCE, dataset_version="v2"), POLICY, NOW).verdict == START
+
+
+def test_labels_that_wait_count_for_a_run_after_one_that_failed() -> None:
+    out_of_memory = Failure("Failed", "out of memory")
+    evidence = replace(
+        FAILED_ONCE, last_failure=out_of_memory, news_since_failure=40, waiting_per_label={"7": 60}
+    )
+    assert judge(replace(evidence, waiting_since_failure=60), POLICY, NOW).verdict == WAIT
+    assert judge(replace(evidence, waiting_since_failure=59), POLICY, NOW).reason == "SAME_EVIDENCE"
 
 
 def test_a_run_that_was_stopped_does_not_start_by_itself() -> None:
@@ -545,6 +566,8 @@ EVIDENCES = st.builds(
     pending_candidate=st.sampled_from([None, None, "package/2"]),
     spent_this_month_usd=st.sampled_from([0.0, 900.0]),
     last_run_trained=st.booleans(),
+    news_since_failure=st.sampled_from([None, 0, 99, 100]),
+    waiting_since_failure=st.sampled_from([0, 1, 100]),
     last_failure=st.sampled_from(
         [None, Failure("Failed", ""), Failure("Failed", "", costless=True), Failure("Stopped", "")]
     ),

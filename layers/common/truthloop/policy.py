@@ -105,6 +105,13 @@ class Evidence:
         The month's estimates, summed.
     last_run_trained : bool
         Whether `last_run` has trained; else it failed or was stopped, as `last_failure` says.
+    last_failure : Failure or None
+        How it ended.
+    news_since_failure : int or None
+        Labels that are new or different since the dataset of a last run that failed and was not costless;
+        None when they were not counted, or that dataset is not there any more.
+    waiting_since_failure : int
+        How many more of these there will be when what waits is captured.
     waiting_per_label : mapping
         New labels that cannot be trained on yet: their prediction is not captured, their image not there.
     conflicts : tuple of str
@@ -139,6 +146,8 @@ class Evidence:
     spent_this_month_usd: float
     last_run_trained: bool = True
     last_failure: Failure | None = None
+    news_since_failure: int | None = None
+    waiting_since_failure: int = 0
     waiting_per_label: Mapping[str, int] = field(default_factory=dict)
     conflicts: tuple[str, ...] = ()
     conflict_count: int = 0
@@ -193,6 +202,10 @@ class Evidence:
             new_per_label=dict(per_label),
             dataset_version=f"{self.dataset_version}+waiting",
             waiting_per_label={},
+            news_since_failure=None
+            if self.news_since_failure is None
+            else self.news_since_failure + self.waiting_since_failure,
+            waiting_since_failure=0,
         )
 
     def to_map(self) -> dict[str, Any]:
@@ -231,6 +244,7 @@ class Evidence:
                 "status": self.last_failure.status,
                 "reason": shorten(self.last_failure.reason, _LONGEST_REASON),
                 "costless": self.last_failure.costless,
+                "newLabelsSince": self.news_since_failure,
             },
             "spentThisMonthUsd": self.spent_this_month_usd,
         }
@@ -363,44 +377,65 @@ def _model_age(evidence: Evidence, policy: PolicySettings, now: datetime) -> tup
 
 
 def _same_evidence(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
-    """Refuse what the last run has trained on: the same dataset version under the same code."""
+    """Refuse what the last run has trained on, or has failed on: the same data under the same code."""
     last = evidence.last_run
     if last is None:
         return True, "no run has started before"
-    if last.dataset_version != evidence.dataset_version:
-        return True, f"the data differs from that of {last.generation}"
     if evidence.new_code(policy):
         return True, f"the code differs from that of {last.generation}"
-    if not evidence.last_run_trained:
-        return _failed_before(evidence, last, policy, now)
+    failure = evidence.last_failure
+    costless = failure is not None and failure.costless
+    if not evidence.last_run_trained and not costless:
+        return _failed_before(evidence, last, policy)
+    if last.dataset_version != evidence.dataset_version:
+        return True, f"the data differs from that of {last.generation}"
+    if failure is not None and costless and not evidence.last_run_trained:
+        return _found_no_instances(failure, last, policy, now)
     return False, (
         f"{last.generation} was started with exactly this data and code; start by hand with force and "
         "a reason to train on it again"
     )
 
 
-def _failed_before(
-    evidence: Evidence, last: LastRun, policy: PolicySettings, now: datetime
-) -> tuple[bool, str]:
-    """Try a run again by itself only when it never had its instances, and not at once.
+def _failed_before(evidence: Evidence, last: LastRun, policy: PolicySettings) -> tuple[bool, str]:
+    """Let a person look first at what may have cost hours of a GPU, and would again.
 
-    Any other failure may have cost hours of a GPU, and would again: a person looks first.
+    Only as many new labels as a run needs anyway are other evidence: with a correction an hour, any change
+    of the data would buy the same failure once per cool-down.
     """
-    failure = evidence.last_failure
-    before = f"{last.generation} was started with exactly this data and code"
-    by_hand = "start by hand with force and a reason"
+    failure, news, wanted = evidence.last_failure, evidence.news_since_failure, policy.minimum_new_labels
+    if evidence.dataset_version == last.dataset_version:
+        what = f"{last.generation} was started with exactly this data and code"
+    elif news is None:
+        what = f"{last.generation} was started with this code on a dataset that is not there any more"
+    elif news >= wanted:
+        return True, f"{_labels(news)} since the dataset of {last.generation}, which did not train"
+    else:
+        what = f"{last.generation} was started with this code on all but {_labels(news)} of {wanted} wanted"
     if failure is not None and failure.status == STOPPED_STATUS:
-        return False, f"{before} and was stopped; {by_hand} to go on"
-    why = f" ({shorten(failure.reason, _LONGEST_REASON)})" if failure and failure.reason else ""
-    if failure is None or not failure.costless:
-        return False, f"{before} and failed{why}; mend the cause, then {by_hand} to try it again"
+        return False, f"{what} and was stopped; {_BY_HAND} to go on"
+    return False, f"{what} and failed{_why(failure)}; mend the cause, then {_BY_HAND} to try it again"
+
+
+def _found_no_instances(
+    failure: Failure, last: LastRun, policy: PolicySettings, now: datetime
+) -> tuple[bool, str]:
+    """Try a run again by itself that never had its instances, but not at once."""
     again = from_iso(last.started_at) + max(FAILED_RUN_RESTS, timedelta(minutes=policy.cooldown_minutes))
-    if now >= again:
-        return True, f"{before} and failed for lack of instances{why}"
-    return False, (
-        f"{before} and failed for lack of instances{why}; it is tried again from {to_iso(again)} on, or at "
-        f"once when you {by_hand}"
+    found = (
+        f"{last.generation} was started with exactly this data and code and failed for lack of instances"
+        f"{_why(failure)}"
     )
+    if now >= again:
+        return True, found
+    return False, f"{found}; it is tried again from {to_iso(again)} on, or at once when you {_BY_HAND}"
+
+
+_BY_HAND = "start by hand with force and a reason"
+
+
+def _why(failure: Failure | None) -> str:
+    return f" ({shorten(failure.reason, _LONGEST_REASON)})" if failure and failure.reason else ""
 
 
 def _candidate_pending(evidence: Evidence, policy: PolicySettings, now: datetime) -> tuple[bool, str]:
