@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ BASE = "base"
 GROUND_TRUTH = "ground-truth"
 SHARD_BYTES = 128 * 1024 * 1024
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_MD5 = re.compile("[0-9a-f]{32}")
 SCHEMA = {
     "example_id": pl.String,
     "image": pl.Binary,
@@ -143,20 +145,37 @@ def join(labels: dict[str, Label], captures: Iterator[Capture]) -> dict[str, Cap
     return found
 
 
-def read_examples(labels: dict[str, Label], directory: Path) -> Iterator[Example]:
+def read_examples(labels: dict[str, Label], directory: Path, changed: list[str]) -> Iterator[Example]:
     """Yield the labelled examples, whose images lie below ``directory`` at their keys.
 
     An image that is gone since the snapshot, or whose key leads elsewhere, is handed on empty: it counts as
-    unreadable, as a captured one does that holds no image.
+    unreadable, as a captured one does that holds no image. One that is another than the snapshot saw is left
+    out, and its id is added to ``changed``: users may write to these keys, and a dataset version is one set
+    of pictures.
     """
     within = directory.resolve()
     for inference_id, label in sorted(labels.items()):
         if label.image is not None:
             path = (within / label.image).resolve()
             there = path.is_relative_to(within) and path.is_file()
-            yield Example(
-                inference_id, path.read_bytes() if there else b"", label.label, GROUND_TRUTH, label.time
-            )
+            content = path.read_bytes() if there else b""
+            if there and is_another(content, label.image_etag):
+                changed.append(inference_id)
+                log.warning("the image of %s was changed after the snapshot: it is left out", inference_id)
+                continue
+            yield Example(inference_id, content, label.label, GROUND_TRUTH, label.time)
+
+
+def is_another(content: bytes, etag: str | None) -> bool:
+    """Say whether ``content`` cannot be the object that had this ETag.
+
+    The ETag of an object that was uploaded in one part, unencrypted or with SSE-S3, is the MD5 of its bytes;
+    that of a multipart upload has a ``-`` and says nothing that could be checked:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    """
+    if etag is None or _MD5.fullmatch(etag) is None:
+        return False
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() != etag
 
 
 def write_shards(examples: list[Example], directory: Path) -> None:
@@ -207,7 +226,8 @@ def main(paths: Paths) -> None:
     for inference_id, capture in sorted(captured.items()):
         label = corrections[inference_id]
         merge.add(Example(inference_id, capture.request, label.label, GROUND_TRUTH, label.time))
-    for example in read_examples(labels, paths.processing_input("examples")):
+    changed: list[str] = []
+    for example in read_examples(labels, paths.processing_input("examples"), changed):
         merge.add(example)
 
     sides: dict[str, list[Example]] = {"train": [], "holdout": []}
@@ -226,6 +246,8 @@ def main(paths: Paths) -> None:
         "labelledExamples": len(labels) - len(corrections),
         "unreadableImages": len(merge.unreadable),
         "unreadableExamples": sorted(merge.unreadable)[:100],
+        "changedImages": len(changed),
+        "changedExamples": sorted(changed)[:100],
         "duplicates": merge.duplicates,
         "conflictingLabels": merge.conflicting_labels,
         "captureRecords": counts.lines,

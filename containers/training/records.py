@@ -32,7 +32,8 @@ class Label:
     """One ground-truth statement about one inference id, or about one uploaded image.
 
     ``time`` is ISO 8601, as written; ``sequencer`` orders the uploads of one S3 key. ``image`` is the key of
-    a labelled example's image, whose inference id is then ``image:<key>``.
+    a labelled example's image, whose inference id is then ``image:<key>``, and ``image_etag`` that image's
+    ETag when the snapshot was made.
     """
 
     inference_id: str
@@ -42,6 +43,7 @@ class Label:
     sequencer: str = ""
     author: str | None = None
     image: str | None = None
+    image_etag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,10 @@ def _label(inference_id: Any, label: Any, time: Any, about: dict[str, Any]) -> L
         about.get("sequencer") or "",
         about.get("author"),
         about.get("image"),
+        about.get("imageETag"),
     )
     for name, value in vars(found).items():
-        if value is None and name in ("author", "image"):
+        if value is None and name in ("author", "image", "image_etag"):
             continue
         if not isinstance(value, str) or not (value or name == "sequencer"):
             raise TypeError(f"{name} is {value!r}: it must be a text that is not empty")

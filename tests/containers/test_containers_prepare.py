@@ -101,6 +101,33 @@ def test_labelled_examples_are_trained_on_as_corrections_are(job: Job, digits: l
     assert report["unreadableExamples"] == unreadable
 
 
+def test_an_image_that_was_changed_after_the_snapshot_is_not_trained_on(
+    job: Job, digits: list[Digit]
+) -> None:
+    # Given: one as the snapshot saw it, one written over, and two whose ETag says nothing about the content
+    job.base_set(digits[:60])
+    etags = {
+        "same": hashlib.md5(digits[60].drifted, usedforsecurity=False).hexdigest(),
+        "changed": hashlib.md5(b"another picture", usedforsecurity=False).hexdigest(),
+        "multipart": f"{'0' * 32}-2",
+        "unknown": "not an MD5",
+    }
+    keys = {name: f"ground-truth/images/{name}.png" for name in etags}
+    for number, key in enumerate(keys.values()):
+        job.write_input(f"examples/{key}", digits[60 + number].drifted)
+    job.dataset(
+        labels=[label_line(f"image:{keys[n]}", "7", image=keys[n], imageETag=etags[n]) for n in etags]
+    )
+    # When
+    job.run("training", "prepare")
+    # Then
+    both = pl.concat([side(job, "train"), side(job, "holdout")]).filter(source="ground-truth")
+    assert set(both["example_id"]) == {f"image:{keys[n]}" for n in ("same", "multipart", "unknown")}
+    report = job.output("report/report.json")
+    assert (report["changedImages"], report["unreadableImages"]) == (1, 0)
+    assert report["changedExamples"] == [f"image:{keys['changed']}"]
+
+
 def test_the_output_does_not_depend_on_order_or_repetition(new_job: NewJob, digits: list[Digit]) -> None:
     labels = [label_line(f"i{n}", digit.label) for n, digit in enumerate(digits[80:120])]
     captures = [capture_line(f"i{n}", digit.drifted, "0") for n, digit in enumerate(digits[80:120])]

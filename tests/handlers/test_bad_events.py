@@ -209,7 +209,7 @@ EVALUATION = {
 STATEMENT = {
     "inferenceId": "a", "label": "7", "eventTime": NOON, "author": "ann",
     "source": "correction", "sequencer": "0" * 40 + ".1", "image": None,
-    "captured": True, "trained": True, "expired": False,
+    "captured": True, "trained": True, "expired": False, "imageETag": None,
     "origin": {"key": "k", "versionId": "1", "line": 1, "byteOffset": 0, "uploadedAt": NOON},
 }  # fmt: skip
 ACCEPTED = {

@@ -123,11 +123,19 @@ class Statement:
             .rstrip("\n")
         )
 
-    def to_label_line(self) -> bytes:
-        """Return the line of a dataset's ``ground-truth.jsonl``."""
-        return _dump(self._to_json())
+    def to_label_line(self, image_etag: str | None = None) -> bytes:
+        """Return the line of a dataset's ``ground-truth.jsonl``.
 
-    def to_statement_line(self, *, captured: bool, trained: bool, expired: bool = False) -> bytes:
+        Parameters
+        ----------
+        image_etag : str or None
+            Of a labelled example the ETag of its image, as the dataset version digests it.
+        """
+        return _dump({**self._to_json(), "imageETag": image_etag})
+
+    def to_statement_line(
+        self, *, captured: bool, trained: bool, expired: bool = False, image_etag: str | None = None
+    ) -> bytes:
         """Return the line of a dataset's ``statements.jsonl``.
 
         Parameters
@@ -138,11 +146,14 @@ class Statement:
             Whether this is the statement that stands for a label that the version trains on.
         expired : bool
             Whether it has waited too long for its capture: kept for what it supersedes.
+        image_etag : str or None
+            Of a labelled example that is trained on the ETag of its image.
         """
         rest = {
             "captured": captured,
             "trained": trained,
             "expired": expired,
+            "imageETag": image_etag,
             "origin": self.origin.to_json(),
         }
         return _dump({**self._to_json(), **rest})
@@ -171,6 +182,7 @@ class Kept:
     captured: bool
     trained: bool
     expired: bool = False
+    image_etag: str | None = None
 
 
 class Reader:
@@ -218,7 +230,11 @@ class Reader:
                 record = json.loads(line)
                 statement = self._statement(record["inferenceId"], record["label"], record, record["origin"])
                 yield Kept(
-                    statement, bool(record["captured"]), bool(record["trained"]), bool(record["expired"])
+                    statement,
+                    bool(record["captured"]),
+                    bool(record["trained"]),
+                    bool(record["expired"]),
+                    _optional_text(record["imageETag"]),
                 )
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DatasetInvalid(f"line {number} of {key} is not a kept statement ({error!r})") from error
@@ -251,6 +267,12 @@ class Reader:
             ),
             image,
         )
+
+
+def _optional_text(value: object) -> str | None:
+    if not isinstance(value, str | None):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, Statement]) -> dict[str, int]:

@@ -55,6 +55,8 @@ class Fold:
         The ids of `statements` whose prediction is captured, or whose image is uploaded.
     capture_keys : tuple[str, ...]
         The capture objects that hold the predictions of `labels`.
+    images : Mapping[str, str]
+        The ETags of the images of labelled examples, by key.
     """
 
     before: Mapping[str, str]
@@ -71,6 +73,7 @@ class Fold:
     accepted_keys: tuple[str, ...]
     dataset_version: str
     previous_dataset_version: str | None
+    images: Mapping[str, str]
 
 
 def fold_labels(ports: Ports, record: GenerationRecord, now: datetime) -> Fold:
@@ -139,6 +142,7 @@ def fold_labels(ports: Ports, record: GenerationRecord, now: datetime) -> Fold:
         accepted_keys=tuple(sorted({*known, *(info.key for info in accepted)})),
         dataset_version=dataset_version(objects.list(BASE_PREFIX), standing.labels, images),
         previous_dataset_version=trained.dataset_version if trained else None,
+        images=images,
     )
 
 

@@ -106,7 +106,9 @@ def _decide(generation: str, record: GenerationRecord, ports: Ports) -> None:
         for identifier in sorted(fold.statements):
             label, captured = fold.labels.get(identifier), identifier in fold.captured
             for statement in fold.statements[identifier]:
-                file.write(statement.to_statement_line(captured=captured, trained=statement is label))
+                trained = statement is label
+                etag = fold.images[statement.image] if trained and statement.image is not None else None
+                file.write(statement.to_statement_line(captured=captured, trained=trained, image_etag=etag))
         for statement in sorted(fold.remembered, key=lambda s: (s.inference_id, s.order, s.origin.line)):
             file.write(statement.to_statement_line(captured=False, trained=False, expired=True))
         file.seek(0)
@@ -123,7 +125,7 @@ def _finish(prefix: str, objects: Objects) -> bytes:
         for kept in Reader().kept(source, lines):
             if kept.trained:
                 statement = kept.statement
-                file.write(statement.to_label_line())
+                file.write(statement.to_label_line(kept.image_etag))
                 labels += 1
                 images += [statement.image] if statement.image is not None else []
         if labels != dataset.ground_truth.labels:
