@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from cli import conflicts, decisions, doctor, forget, models, quarantine, requeue
+from cli import conflicts, decisions, doctor, forget, models, quarantine, reingest, requeue
 from cli.errors import CommandError
 from cli.stack import Stack, plain_errors
 
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[[Stack, argparse.Namespace, Console], int]] = {
     "settle": conflicts.settle,
     "forget": forget.run,
     "doctor": doctor.run,
+    "reingest": reingest.run,
 }
 """What each command does, by name."""
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     conflicts.add_parsers(commands, common)
     forget.add_parser(commands, common)
     doctor.add_parser(commands, common)
+    reingest.add_parser(commands, common)
     return top
 
 

@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.errors import MissingError
-from cli.output import print_json
+from cli.output import counted, print_json
+from cli.reingest import missed
 from cli.stack import Stack
+from truthloop.times import from_iso, to_iso
 
 HEALTHY = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
 
@@ -60,6 +62,16 @@ def _bucket(stack: Stack, outputs: dict[str, str]) -> str:
     listed = stack.client("s3").list_objects_v2(Bucket=bucket, Prefix="base/", MaxKeys=1)
     base = "base set there" if listed.get("KeyCount") else "no base set yet: put it under base/"
     return f"{bucket}: {base}"
+
+
+def _inbox(stack: Stack, outputs: dict[str, str]) -> str:
+    found = missed(stack.bucket, stack.bucket.now())
+    if found:
+        raise MissingError(
+            f"{counted(len(found), 'upload')} never came to the door, the oldest {found[0].key} of "
+            f"{to_iso(from_iso(found[0].uploaded_at))[:19]}Z: truthloop reingest"
+        )
+    return "every upload was read"
 
 
 def _table(stack: Stack, outputs: dict[str, str]) -> str:
@@ -110,6 +122,7 @@ def _alarm(stack: Stack, outputs: dict[str, str]) -> str:
 
 CHECKS: dict[str, Callable[[Stack, dict[str, str]], str]] = {
     "data bucket": _bucket,
+    "inbox": _inbox,
     "loop table": _table,
     "retrain machine": _machine("RetrainStateMachineArn"),
     "deploy machine": _machine("DeployStateMachineArn"),

@@ -117,6 +117,13 @@ class Stack:
             )
         return found
 
+    def physical_id(self, resource: str) -> str:
+        """Return the physical id of a resource of the stack, by its name in the template."""
+        found = self.client("cloudformation").describe_stack_resource(
+            StackName=self.name, LogicalResourceId=resource
+        )
+        return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
     @cached_property
     def _described(self) -> dict[str, Any]:
         client = self.client("cloudformation")

@@ -36,7 +36,13 @@ OUTPUTS = {
 def template(outputs: dict[str, str]) -> str:
     return json.dumps(
         {
-            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+            "Resources": {
+                "Topic": {"Type": "AWS::SNS::Topic"},
+                "IngestQueue": {
+                    "Type": "AWS::SQS::Queue",
+                    "Properties": {"QueueName": "truthloop-ingest"},
+                },
+            },
             "Outputs": {name: {"Value": value} for name, value in outputs.items()},
         }
     )
