@@ -1,6 +1,7 @@
 """Every interleaving of claim, start, crash, take-over and release, and the bad designs that it finds.
 
-``pytest -s tests/model`` prints how many states were visited, and the traces that convict the bad designs.
+The largest has three triggers, one of them delivered twice, and any two executions crash; the others add what
+else may happen to fewer of them. ``pytest -s tests/model`` prints how many states were visited, and the traces that convict the bad designs.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def claimed(*kinds: str, **surprises: int) -> State:
 
 # "labels" twice is the same event, delivered twice. Sweeps and follow-ups come by themselves.
 SHIPPED = {
-    "three triggers, two crashes": first("labels", "labels", "force", crashes=2),
-    "four triggers": first("labels", "labels", "force", "force"),
+    "three triggers, two crashes": first("labels", "force", "alarm", crashes=2),
+    "three triggers, one of them twice, two crashes": first("labels", "labels", "force", "alarm", crashes=2),
+    "two forced starts beside the same labels twice": first("labels", "labels", "force", "force"),
     "an answer is lost, and an execution crashes": first("labels", "force", crashes=1, lost_answers=2),
     "starts are refused, runs fail, labels come": first("labels", "force", crashes=1, failures=1, labels=1),
     "a person starts a run": first("labels", "force", crashes=1, runs_by_hand=1),

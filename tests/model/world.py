@@ -10,22 +10,29 @@ rules of the claim, and the policy.
 
 What is abstracted:
 
-* Time. The one duration that matters, how long a start may stay unseen, is a step of its own ("minutes
-  pass"), possible only when what it waits for is over: no request to start under way, every run listed. That
-  is the meaning of ``START_SETTLES_AFTER``. SageMaker is taken to remember a token for at least as long; once
-  a run is listed, its token counts as forgotten at the next look.
+* Time. The one duration that matters, how long a start may stay unseen, is over as soon as what it waits for
+  is: no request to start under way, every run listed. That is the meaning of ``START_SETTLES_AFTER``; until
+  then a function that finds nothing only fails and is called again. SageMaker is taken to remember a token
+  for at least as long; once a run is listed, its token counts as forgotten at the next look.
 * ListPipelineExecutions leaves new runs out until "the list shows"; DescribePipelineExecution tells the
   truth, and DescribeExecution, for an execution that it knows. (One that it does not know yet counts as alive
   for five minutes: that rule has unit tests.)
 * A person's start of the pipeline is nobody's fault beside a run that is live already, nor when the list does
   not show it yet. A lost table forgets for good what was trained on, unless its run is still live when the
-  next claim looks.
+  next claim looks. A backup that names a claim is restored when its execution has been stopped, as the
+  runbook says, and keeps what its own generation was for.
+* A run fails for another reason than a lack of instances.
 * A crash ends the execution; a function that was about to write may still write, since Lambda does not know.
   Functions that fail are called again by the machine's Retry: an answer that is lost after acceptance, and
   every lost condition, is that.
 * Labels are a number, and a dataset version is the number of labels in it.
 * The machine's order of steps is that of statemachines/retrain.asl.yaml. Preflight and snapshot are one step
   each; deciding a run changes nothing that others see.
+
+What is not visited, because it can break nothing that is not broken elsewhere: states that nobody can tell
+from a visited one (`settle`), also those that differ only in which of two executions of the same event does
+what; other orders of a step that is nobody else's affair (`_is_its_own_affair`); the crash of an execution
+that has looked and decided on nothing yet.
 """
 
 from __future__ import annotations
@@ -95,8 +102,8 @@ class State(NamedTuple):
 FORGOTTEN = "forgotten"
 """In place of why a run was wanted that a lost table has known."""
 
-LOOKED, LOGGED = -1, -2
-"""What an execution that looks again has behind it, among what it has `seen`."""
+LOGGED = -1
+"""Among what an execution has `seen`: the log has its coalescence, whose answer was lost."""
 
 CRASHES, LOST, REFUSALS, LABELS, BY_HAND, TABLES = range(6)
 
@@ -183,25 +190,55 @@ Step = tuple[str, State | Violation]
 
 def steps(state: State, design: Design) -> Iterator[Step]:
     """Yield every step that can be taken, in words, and the state after it."""
+    alone = next((place for place, proc in enumerate(state.procs) if _is_its_own_affair(state, proc)), None)
+    if alone is not None:
+        yield from _told(state, alone, design)
+        return
     for place, proc in enumerate(state.procs):
-        if proc.todo == DONE:
+        if proc.todo == DONE or _is_a_twin(state, place):
             continue
-        if (
-            proc.todo == NEW
-            and any(
-                other.kind == proc.kind and other.todo == NEW and not other.seen
-                for other in state.procs[:place]
-            )
-            and not proc.seen
-        ):
-            continue  # the same event delivered twice: it does not matter which of them looks first
-        for words, after in _proceed(state, place, proc, design):
-            if isinstance(after, State) and proc.ended:
-                after = _end_at_the_functions_end(after, place)
-            yield f"{proc.name}{' (ended)' if proc.ended else ''}: {words}", after
-        if state.to_come[CRASHES] and not proc.ended and not (proc.todo == NEW and not proc.seen):
+        yield from _told(state, place, design)
+        if state.to_come[CRASHES] and not proc.ended and not _has_not_begun(state, proc):
             yield from _crash(state, place, proc)
     yield from _environment(state, design)
+
+
+def _told(state: State, place: int, design: Design) -> Iterator[Step]:
+    proc = state.procs[place]
+    for words, after in _proceed(state, place, proc, design):
+        if isinstance(after, State) and proc.ended:
+            after = _end_at_the_functions_end(after, place)
+        yield f"{proc.name}{' (ended)' if proc.ended else ''}: {words}", after
+
+
+def _is_a_twin(state: State, place: int) -> bool:
+    """Whether an execution of the same event stands where this one does: one of them looks first."""
+    proc = state.procs[place]
+    return _has_not_begun(state, proc) and any(
+        other.kind == proc.kind and other.trigger == proc.trigger and _has_not_begun(state, other)
+        for other in state.procs[:place]
+    )
+
+
+def _has_not_begun(state: State, proc: Proc) -> bool:
+    """Whether an execution has left no trace; one that has looked may crash in its place."""
+    held = state.rec is not None and state.rec.holder == proc.name
+    return proc.todo == NEW and not proc.seen and not held
+
+
+def _is_its_own_affair(state: State, proc: Proc) -> bool:
+    """Whether the next step of an execution changes nothing but what it does next, whatever others do first.
+
+    Nobody can tell when it is taken, and a crash before it leaves what a crash after it does: it is taken at
+    once, and nothing else is tried (Peled, All from one, one for all, 1993).
+    """
+    if proc.todo == WAIT:
+        return proc.run is not None and _holds(state.rec, proc) and not state.runs[proc.run].live
+    if proc.todo == SNAPSHOT:
+        return any(generation == proc.generation for generation, _ in state.data)
+    if proc.todo == PREFLIGHT:
+        return state.rec is not None and state.rec.starting is not None and _holds(state.rec, proc)
+    return False
 
 
 def _proceed(state: State, place: int, proc: Proc, design: Design) -> Iterator[Step]:
@@ -280,7 +317,7 @@ def _proceed(state: State, place: int, proc: Proc, design: Design) -> Iterator[S
 def _write_claim(state: State, place: int, proc: Proc, design: Design) -> Iterator[Step]:
     write, rec = proc.write, state.rec
     assert write is not None
-    looked = proc._replace(todo=NEW, write=None, seen=proc.seen | {LOOKED})
+    looked = proc._replace(todo=NEW, write=None)
     if not _condition(write, rec):
         yield f"cannot {write.what}: the record has moved on", put(state, place, looked)
         return
@@ -556,9 +593,6 @@ def _environment(state: State, design: Design) -> Iterator[Step]:
             if state.to_come[REFUSALS]:
                 failed = _run(state, number, run._replace(status="Failed"))
                 yield f"run {number} fails", _less(failed, REFUSALS)
-    settled = _settled(state)
-    if state.rec and state.rec.asked == "now" and settled:
-        yield "minutes pass", state._replace(rec=state.rec._replace(asked=""))
 
 
 def surprises(state: State, design: Design) -> Iterator[Step]:
@@ -655,13 +689,57 @@ def settle(state: State) -> State:
             if not _holds(rec, proc):
                 state = put(state, place, done(proc))
         elif proc.todo == CLAIM and proc.write and not _condition(proc.write, rec):
-            again = proc._replace(todo=NEW, write=None, seen=proc.seen | {LOOKED})
+            again = proc._replace(todo=NEW, write=None)
             state = _gone(state, place) if proc.ended else put(state, place, again)
     if rec is not None:
         for number, run in enumerate(state.runs):
             if not run.listed and _is_over(run, rec):
                 state = _run(state, number, run._replace(listed=True))
+        if rec.asked and _settled(state):
+            # Until minutes have passed a function only fails and is called again; after them it goes on.
+            state = state._replace(rec=rec._replace(asked=""))
+    if not state.excused.isdisjoint(state.decided):
+        state = state._replace(excused=state.excused - state.decided)
+    for place, proc in enumerate(state.procs):
+        for other in range(place + 1, len(state.procs)):
+            twin = state.procs[other]
+            if twin.kind == proc.kind and twin.trigger == proc.trigger:
+                state = _further_one_first(state, place, other)
     return state
+
+
+def _further_one_first(state: State, place: int, other: int) -> State:
+    """Exchange two executions of the same event by a rule: which of them does what makes no difference.
+
+    A trace may thus call one of them by the name of the other from here on.
+    """
+    one, two = state.procs[place], state.procs[other]
+    holder = state.rec.holder if state.rec else None
+
+    def order(proc: Proc) -> tuple[bool, str, bool, bool, int]:
+        return proc.name == holder, proc.todo, proc.ended, LOGGED in proc.seen, proc.generation
+
+    if order(one) >= order(two):
+        return state
+    renamed = {one.name: two.name, two.name: one.name}
+    procs = [_renamed(proc, renamed) for proc in state.procs]
+    procs[place], procs[other] = procs[other], procs[place]
+    return state._replace(rec=_renamed_holder(state.rec, renamed), procs=tuple(procs))
+
+
+def _renamed(proc: Proc, renamed: dict[str, str]) -> Proc:
+    proc = proc._replace(name=renamed.get(proc.name, proc.name))
+    write = proc.write
+    if write is None:
+        return proc
+    expected = write.expected
+    if expected is not None and expected[1] in renamed:
+        expected = (expected[0], renamed[expected[1]])
+    return proc._replace(write=write._replace(rec=_renamed_holder(write.rec, renamed), expected=expected))
+
+
+def _renamed_holder(rec: Rec | None, renamed: dict[str, str]) -> Rec | None:
+    return rec._replace(holder=renamed[rec.holder]) if rec and rec.holder in renamed else rec
 
 
 HOLDING = frozenset({PREFLIGHT, SNAPSHOT, START, REQUEST, NOTE, YIELD, WAIT, RENOTE, WRITE})
