@@ -1,7 +1,8 @@
 """Every interleaving of claim, start, crash, take-over and release, and the bad designs that it finds.
 
 The largest has three triggers, one of them delivered twice, and any two executions crash; the others add what
-else may happen to fewer of them. ``pytest -s tests/model`` prints how many states were visited, and the traces that convict the bad designs.
+else may happen to fewer of them. ``pytest -s tests/model`` prints how many states were visited, and the
+traces that convict the bad designs.
 """
 
 from __future__ import annotations
