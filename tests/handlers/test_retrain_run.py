@@ -246,6 +246,23 @@ def test_a_failed_run_says_which_step_and_why(base: Any, failed: Any, outcome: s
     )
     assert answer["outcome"] == outcome
     assert words in answer["message"]
+    assert not answer["costless"]
+
+
+def test_a_run_that_never_had_its_instances_says_so_to_the_end(base: Any) -> None:
+    taken = "The account-level service limit 'ml.p3.8xlarge for training job usage' is 2 Instances"
+    claim = base.claim("one")
+    _, start = started(base, claim)
+    base.set_pipeline_status(start["pipelineExecutionArn"], "Failed")
+    base.answer(
+        "sagemaker.ListPipelineExecutionSteps", steps(("TrainNew", "Failed", {"FailureReason": taken}))
+    )
+    decision = base.run(
+        "decide_run", {"generation": claim["generation"], **start, "status": "Failed", "failureReason": "x"}
+    )
+    assert (decision["outcome"], decision["costless"]) == ("FAILED", True)
+    answer = release(base, claim, decision=decision)
+    assert "tries again after the cool-down" in answer["report"]
 
 
 def test_a_stopped_run_is_stopped(base: Any) -> None:

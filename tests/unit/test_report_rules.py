@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from tests.unit.test_policy_rules import EVIDENCE, LAST, NOW, POLICY
 from truthloop import decision as outcomes
 from truthloop import policy
+from truthloop.policy import START, Failure, judge
 from truthloop.report import ADVICE, HEADLINES, report
+from truthloop.times import to_iso
 
 PACKAGE = "arn:aws:sagemaker:us-east-1:123456789012:model-package/truthloop-models/8"
 APPROVE = f"aws sagemaker update-model-package --model-approval-status Approved --model-package-arn {PACKAGE}"
@@ -166,6 +171,51 @@ def test_every_outcome_has_words() -> None:
 @pytest.mark.parametrize("outcome", ["FAILED", "STOPPED", "REJECTED_BY_GATE", "COALESCED", "REJECTED"])
 def test_what_went_wrong_says_what_to_do(outcome: str) -> None:
     assert "What to do" in report(decided(outcome))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure", "days", "code", "news", "starts"),
+    [
+        ("FAILED", Failure("Failed", "no instance", costless=True), 2, "c1", 0, True),
+        ("FAILED", Failure("Failed", "no instance", costless=True), 0.01, "c1", 0, False),
+        ("FAILED", Failure("Failed", "out of memory"), 2, "c1", 0, False),
+        ("FAILED", Failure("Failed", "out of memory"), 2, "c1", 99, False),
+        ("FAILED", Failure("Failed", "out of memory"), 2, "c1", 100, True),
+        ("FAILED", Failure("Failed", "out of memory"), 2, "c2", 0, True),
+        ("STOPPED", Failure("Stopped", ""), 2, "c1", 0, False),
+        ("STOPPED", Failure("Stopped", ""), 2, "c1", 100, True),
+    ],
+)
+def test_the_mail_about_a_failure_says_what_the_policy_does_next(
+    outcome: str, failure: Failure, days: float, code: str, news: int, starts: bool
+) -> None:
+    # Given: what the policy will be asked about the same failure
+    last = replace(LAST, started_at=to_iso(NOW - timedelta(days=days)))
+    evidence = replace(
+        EVIDENCE, last_run=last, last_run_trained=False, last_failure=failure, news_since_failure=news,
+        dataset_version="v2" if news else last.dataset_version,
+    )  # fmt: skip
+    verdict = judge(evidence, replace(POLICY, code_version=code), NOW)
+    text = report(decided(outcome, pipelineExecutionArn="arn", costless=failure.costless))
+    # Then
+    assert (verdict.verdict == START) == starts
+    assert ("tries again after the cool-down, at the earliest an hour" in text) == failure.costless
+    by_itself = "unless other code is named in TrainingImageUri or MinimumNewLabels labels are new" in text
+    assert by_itself == (not failure.costless)
+    if not starts:
+        assert "start by hand with force" in verdict.message
+    assert ('start by hand with {"force": true, "reason": "why"}' in text) == (not failure.costless)
+
+
+def test_a_run_whose_result_could_not_be_read_is_not_called_new() -> None:
+    text = report(decided("FAILED", "DatasetInvalid", pipelineExecutionArn="arn", trained=True))
+    assert "Both models were trained; only the result could not be read" in text
+    assert "unless other code" not in text
+
+
+def test_what_never_started_is_looked_at_again() -> None:
+    text = report(decided("FAILED", "DatasetInvalid"))
+    assert "Nothing was trained: the next trigger, or the sweep, looks at the evidence again" in text
 
 
 def test_what_a_forced_start_skipped_is_said() -> None:

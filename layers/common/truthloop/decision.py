@@ -55,7 +55,11 @@ def decision_key(at: str, execution: str) -> str:
 
 @dataclass(frozen=True)
 class Decision:
-    """One item of the decision log."""
+    """One item of the decision log.
+
+    Of a run that failed, `costless` says that it never had instances (`is_costless`), and `trained` that its
+    pipeline succeeded and only the result could not be read.
+    """
 
     at: str
     execution: str
@@ -70,6 +74,8 @@ class Decision:
     pipeline_execution_arn: str | None = None
     dataset_version: str | None = None
     model_packages: tuple[Mapping[str, Any], ...] = ()
+    costless: bool = False
+    trained: bool = False
 
     @property
     def sort_key(self) -> str:
@@ -92,6 +98,8 @@ class Decision:
             "pipelineExecutionArn": self.pipeline_execution_arn,
             "datasetVersion": self.dataset_version,
             "modelPackages": [dict(package) for package in self.model_packages],
+            **({"costless": True} if self.costless else {}),
+            **({"trained": True} if self.trained else {}),
         }
 
 

@@ -278,6 +278,7 @@ class ResultPart:
     message: str
     model_packages: tuple[Mapping[str, Any], ...]
     approve: str | None
+    costless: bool
 
     @classmethod
     def parse(cls, fields: Fields | None) -> ResultPart | None:
@@ -289,6 +290,7 @@ class ResultPart:
             message=fields.optional_text("message") or "",
             model_packages=tuple(_candidate(each) for each in fields.objects("modelPackages")),
             approve=fields.optional_text("approve"),
+            costless=fields.has("costless") and fields.flag("costless"),
         )
 
 

@@ -187,7 +187,7 @@ def _next(decision: Mapping[str, Any]) -> Iterator[str]:
     elif outcome == REJECTED_BY_GATE:
         yield "- More and better labels, or a lower AccuracyThreshold. The model in service stays."
     elif outcome in (FAILED, STOPPED) and reason not in ADVICE:
-        yield "- Mend the cause. The labels are still new: the next trigger starts again after the cool-down."
+        yield f"- {_after_failure(decision)}"
     elif outcome == WAITED:
         yield "- Nothing: what asked for this run is decided by the next decision."
     elif outcome == COALESCED:
@@ -209,6 +209,29 @@ def _next(decision: Mapping[str, Any]) -> Iterator[str]:
         yield f"- Settle where authors disagree{about}: truthloop conflicts, then truthloop settle ID LABEL"
     if _count(evidence.get("expired")):
         yield "- Look at what expired: truthloop quarantine --reason NO_CAPTURE"
+
+
+def _after_failure(decision: Mapping[str, Any]) -> str:
+    """Say what starts again, as the policy's bar SAME_EVIDENCE will decide it."""
+    if not decision.get("pipelineExecutionArn"):
+        again = "the next trigger, or the sweep, looks at the evidence again"
+        return f"Mend the cause. Nothing was trained: {again}."
+    if decision.get("trained"):
+        return (
+            "Both models were trained; only the result could not be read. Look at them: truthloop models, "
+            f"and approve one by hand. To train on the same again start by hand with {FORCE}."
+        )
+    if decision.get("costless"):
+        return (
+            "Nothing: it never had its instances. A trigger, or the sweep, tries again after the cool-down, "
+            "at the earliest an hour after its start. Should it fail again, name another "
+            "TrainingInstanceType."
+        )
+    what = "To go on" if decision.get("outcome") == STOPPED else "Mend the cause, then"
+    return (
+        f"{what} start by hand with {FORCE}. It does not start again by itself, unless other code is named "
+        "in TrainingImageUri or MinimumNewLabels labels are new since its dataset."
+    )
 
 
 def _approval(packages: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from truthloop.decision import (
     SUCCEEDED,
     WAITED,
     Evaluation,
+    is_costless,
     judge_failure,
 )
 from truthloop.errors import PipelineStillRunning
@@ -36,6 +37,7 @@ class DecideOutput(TypedDict):
     message: str
     modelPackages: list[PackageOutput]
     approve: str | None
+    costless: bool
 
 
 def decide_run(event: object, ports: Ports) -> DecideOutput:
@@ -57,14 +59,23 @@ def decide_run(event: object, ports: Ports) -> DecideOutput:
     record = ports.table.read()
     if record and record.waits_for and record.waits_for.pipeline_execution_arn == execution.arn:
         message = record.waits_for.ended(execution.status, execution.failure_reason, len(record.pending))
-        return {"outcome": WAITED, "message": message, "modelPackages": [], "approve": None}
+        return _without_models(WAITED, message)
     if execution.status == "Succeeded":
         return _succeeded(given.generation, execution, ports)
     if execution.status == "Stopped":
-        outcome, message = STOPPED, execution.failure_reason or "the pipeline execution was stopped"
-    else:
-        outcome, message = judge_failure(ports.pipeline.steps(execution.arn), execution.failure_reason)
-    return {"outcome": outcome, "message": message, "modelPackages": [], "approve": None}
+        return _without_models(STOPPED, execution.failure_reason or "the pipeline execution was stopped")
+    steps = ports.pipeline.steps(execution.arn)
+    return _without_models(*judge_failure(steps, execution.failure_reason), costless=is_costless(steps))
+
+
+def _without_models(outcome: str, message: str, *, costless: bool = False) -> DecideOutput:
+    return {
+        "outcome": outcome,
+        "message": message,
+        "modelPackages": [],
+        "approve": None,
+        "costless": costless,
+    }
 
 
 def _ended(given: DecideInput, ports: Ports) -> PipelineExecution:
@@ -101,5 +112,11 @@ def _succeeded(generation: str, execution: PipelineExecution, ports: Ports) -> D
             approve = package.arn
     if not packages:
         message = f"{execution.arn} succeeded without registering a model; see its steps"
-        return {"outcome": FAILED, "message": message, "modelPackages": [], "approve": None}
-    return {"outcome": SUCCEEDED, "message": evaluation.reason, "modelPackages": packages, "approve": approve}
+        return _without_models(FAILED, message)
+    return {
+        "outcome": SUCCEEDED,
+        "message": evaluation.reason,
+        "modelPackages": packages,
+        "approve": approve,
+        "costless": False,
+    }

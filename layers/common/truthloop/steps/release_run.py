@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from truthloop.claim import (
@@ -92,11 +93,14 @@ def release_run(event: object, ports: Ports) -> ReleaseOutput:
             "followUp": None,
         }
     run = record.run_of(arn) if arn else None
+    # A run whose result could not be read has trained all the same: it must not be paid for again.
+    succeeded = running is not None and running.status == PIPELINE_SUCCEEDED
     decision = _decision(given, record, run, (outcome, reason, message), to_iso(ports.now()))
+    if outcome == FAILED and run is not None:
+        costless = given.decision is not None and given.decision.costless
+        decision = replace(decision, costless=costless, trained=succeeded)
     told = _told(decision)
     try:
-        # A run whose result could not be read has trained all the same: it must not be paid for again.
-        succeeded = running is not None and running.status == PIPELINE_SUCCEEDED
         ports.table.release(record, decision, run, trained=outcome in TRAINED or succeeded)
     except ConditionFailed as error:
         # Either an earlier attempt of this call got through, or the claim is lost: reading again tells.
