@@ -123,8 +123,8 @@ def read_captures(directory: Path, counts: CaptureCounts) -> Iterator[Capture]:
 def newest(labels: dict[_Key, Label], key: _Key, label: Label) -> None:
     """Put ``label`` into ``labels`` unless a newer statement is there.
 
-    Equal times are decided by the sequencer, then by the label, so that the order of the files decides
-    nothing: the rule by which the snapshot merges.
+    Equal times are decided by the sequencer, then by what is said and who says it, so that the order of the
+    files decides nothing: the rule by which the snapshot merges.
     """
     known = labels.get(key)
     if known is None or _rank(label) > _rank(known):
@@ -147,7 +147,8 @@ def settled(statements: Iterable[Label]) -> AcceptedLabels:
 
     Of each author the newest statement counts. The newest decision settles an id; else all authors must
     agree, and the newest of them stands for the label: the rule by which the snapshot sets labels aside,
-    without the majority that a team may allow there.
+    without the majority that a team may allow there, and without shares and expiry, which say what to train
+    on and not what is true.
     """
     held: dict[tuple[str, str | None], Label] = {}
     for statement in statements:
@@ -187,8 +188,8 @@ def _label(inference_id: Any, label: Any, time: Any, about: dict[str, Any]) -> L
     return found
 
 
-def _rank(label: Label) -> tuple[datetime, str, str]:
-    return instant(label.time), label.sequencer, label.label
+def _rank(label: Label) -> tuple[datetime, str, str, str, str]:
+    return instant(label.time), label.sequencer, label.label, label.source, label.author or ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
