@@ -331,6 +331,29 @@ def test_what_is_not_captured_within_the_horizon_is_quarantined_once_and_may_be_
     assert labels(base, newest(base)) == {"i1": "1", "i2": "2", "i3": "3"}
 
 
+def test_an_older_word_does_not_hold_when_the_newer_one_has_expired_versions_ago(base: Any) -> None:
+    # Given: ann's word has expired and a version was trained without it
+    upload(base, "a", record("i1", "7", author="ann", eventTime="2026-01-01T10:00:00Z"), record("i2", "2"))
+    base.captures("i2")
+    base.later(hours=25)
+    finished(base, "one")
+    counts = dataset(base)["groundTruth"]
+    assert (labels(base), counts["expired"], counts["statements"]) == ({"i2": "2"}, 1, 1)
+    # When: an older word of hers is uploaded, and the capture comes
+    upload(base, "b", record("i1", "3", author="ann", eventTime="2026-01-01T09:00:00Z"))
+    base.captures("i1", "i2")
+    finished(base, "two")
+    # Then: she has taken it back, and what expired is not told twice
+    counts = dataset(base, newest(base))["groundTruth"]
+    assert (labels(base, newest(base)), counts["expired"]) == ({"i2": "2"}, 0)
+    # When: the newer word is sent back
+    (key,) = base.keys("ground-truth/quarantine/no-capture/")
+    upload(base, "requeued", json.loads(json.loads(base.get(key))["record"]), sequencer="00")
+    finished(base, "three")
+    # Then
+    assert labels(base, newest(base)) == {"i1": "7", "i2": "2"}
+
+
 def test_what_expires_later_of_the_same_upload_is_quarantined_beside_it(base: Any) -> None:
     upload(base, "a", record("i1", "1"), record("i2", "2"))
     capture = base.captures("i2")
@@ -501,6 +524,8 @@ def test_a_labelled_example_waits_for_its_image_and_is_listed_with_it(base: Any)
     finished(base, "one")
     assert labels(base) == {f"image:{images[0]}": "7"}
     assert manifest(base, "examples") == [images[0]]
+    (line,) = files(base)["ground-truth.jsonl"].splitlines()
+    assert json.loads(line)["imageETag"] == hashlib.md5(b"image", usedforsecurity=False).hexdigest()
     counts = dataset(base)["groundTruth"]
     assert (counts["labels"], counts["waiting"]) == (1, 1)
     # When
