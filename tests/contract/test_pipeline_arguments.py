@@ -17,6 +17,7 @@ import pytest
 from botocore.validate import ParamValidator
 
 from tests.contract.api_model import violations
+from truthloop.decision import GATE_STEP, TRAINING_STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = json.loads((ROOT / "containers/pipeline/definition.json").read_text())
@@ -52,6 +53,11 @@ def every_step(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 STEPS = {step["Name"]: step for step in every_step(DEFINITION["Steps"])}
+
+
+def test_the_steps_that_a_decision_knows_are_the_pipelines() -> None:
+    assert {name for name, step in STEPS.items() if step["Type"] == "Training"} == TRAINING_STEPS
+    assert STEPS[GATE_STEP]["Type"] == "Fail"
 
 
 def resolved(value: Any) -> Any:
