@@ -123,7 +123,8 @@ def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
     tombstone = _read_tombstone(bucket, author)
     interrupted = tombstone is not None and table.find_decision(tombstone.execution, "none") is None
     now = bucket.now()
-    before = tombstone.before if tombstone and interrupted else to_iso(now)
+    # S3 tells the second only, of an upload as of its own time: all that was uploaded in this one is meant.
+    before = tombstone.before if tombstone and interrupted else to_iso(now + timedelta(seconds=1))
     found = _look(bucket, author, before, now)
     uploads = bool(given.inbox and (found.inbox or found.quarantine))
     if not (found.accepted or uploads or interrupted):
