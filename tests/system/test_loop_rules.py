@@ -41,7 +41,7 @@ from tests.system.quick.images import Control, Fate
 from tests.system.quick.world import World
 
 SOAK_SECONDS = float(os.environ.get("TRUTHLOOP_SOAK", "0"))
-EXAMPLES, STEPS_PER_EXAMPLE = 12, 12
+EXAMPLES, STEPS_PER_EXAMPLE = 8, 12
 PARAMETERS = {
     "MinimumNewLabels": "2",
     "CooldownMinutes": "0",
