@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -462,6 +462,9 @@ class Cloud:
                 return run
         raise Refused("ResourceNotFound")
 
+    def _began(self, run: Run) -> datetime:
+        return self.clock.now() - timedelta(seconds=self.clock.seconds - run.started)
+
     def _list_pipelines(self, _: Json) -> Json:
         shown = [run for run in self.runs if self.clock.seconds - run.started >= LIST_LAG_SECONDS]
         return {
@@ -470,7 +473,7 @@ class Cloud:
                     "PipelineExecutionArn": run.arn,
                     "PipelineExecutionDisplayName": run.name,
                     "PipelineExecutionStatus": run.status,
-                    "StartTime": self.clock.now(),
+                    "StartTime": self._began(run),
                 }
                 for run in reversed(shown)
             ]
@@ -482,6 +485,7 @@ class Cloud:
             "PipelineExecutionArn": run.arn,
             "PipelineExecutionDisplayName": run.name,
             "PipelineExecutionStatus": run.status,
+            "CreationTime": self._began(run),
             **({"FailureReason": run.reason} if run.reason else {}),
         }
 

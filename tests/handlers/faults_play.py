@@ -38,6 +38,8 @@ from tests.handlers.conftest import (
 from tests.handlers.faults_cloud import ALARM, LIST_LAG_SECONDS, LIVE, RUN_SECONDS, Cloud, Play, Run
 from tests.handlers.faults_time import Clock, VirtualLoop
 from truthloop.aws.calls import CLIENT_CONFIG
+from truthloop.dataset import Dataset, GroundTruth
+from truthloop.times import to_iso
 from truthloop.triggers import parse_trigger
 from truthloop.wiring import wiring
 
@@ -51,6 +53,7 @@ BREACH = {
     "detail": {"alarmName": "truthloop-accuracy", "state": {"value": "ALARM", "reason": "0.7 < 0.85"}},
 }
 CHAMPION = "g00000000"
+FORGOTTEN = "g00000009"
 ALARMED = {"accuracyAlarmName": ALARM}
 
 
@@ -208,13 +211,34 @@ async def late_orphan(cloud: Cloud) -> None:
     await orphan(cloud, shows_in=10.0)
 
 
-async def orphan(cloud: Cloud, shows_in: float = -HOUR) -> None:
+async def orphan(cloud: Cloud, shows_in: float = -HOUR, display_name: str = CHAMPION) -> None:
     arn = f"arn:aws:sagemaker:{REGION}:123456789012:pipeline/{PIPELINE}/execution/orphan"
-    run = Run(arn, CHAMPION, "token", cloud.clock.seconds + shows_in - LIST_LAG_SECONDS, "an older one")
+    run = Run(arn, display_name, "token", cloud.clock.seconds + shows_in - LIST_LAG_SECONDS, "an older one")
     cloud.runs.append(run)
     cloud.later(RUN_SECONDS, lambda: setattr(run, "status", "Stopped"))
     cloud.start("retrain", {}, "by-hand")
     await cloud.settle()
+
+
+def forgotten_generation(cloud: Cloud) -> None:
+    """Leave the dataset of a generation that the table, restored from a backup, knows nothing of."""
+    base(cloud)
+    dataset = Dataset(
+        generation=FORGOTTEN,
+        created_at=to_iso(cloud.clock.now() - timedelta(hours=2)),
+        dataset_version="0" * 64,
+        previous_dataset_version=None,
+        base_uri=f"s3://{BUCKET}/base/",
+        ground_truth=GroundTruth(0, 0, {}, 0),
+        accepted_keys=(),
+        captures=0,
+        champion=None,
+    )
+    cloud.world.put(f"datasets/{FORGOTTEN}/dataset.json", dataset.to_json())
+
+
+async def forgotten_run(cloud: Cloud) -> None:
+    await orphan(cloud, display_name=FORGOTTEN)
 
 
 async def by_hand(cloud: Cloud) -> None:
@@ -348,6 +372,7 @@ SCENARIOS = {
     "failed_before": Scenario(model_in_service, failed_before, "FAILED REFUSED", ("preflight_run",)),
     "orphan": Scenario(base, orphan, "WAITED SUCCEEDED", ("claim_run", "start_pipeline")),
     "late_orphan": Scenario(base, late_orphan, "WAITED SUCCEEDED", ("start_pipeline",)),
+    "forgotten_run": Scenario(forgotten_generation, forgotten_run, "STOPPED REFUSED", ("claim_run",)),
     "start_forbidden": Scenario(start_forbidden, by_hand, "FAILED", ("release_run",)),
     "answer_to_the_release_lost": Scenario(
         answer_to_the_release_lost, by_hand, "SUCCEEDED", ("release_run",)

@@ -12,7 +12,6 @@ from truthloop.names import resource_name
 from truthloop.ports import Ports
 from truthloop.settings import SMOKE_TEST_PREFIX
 
-
 _MODEL_FAULT = "ModelError"
 """The container answered with an error; every other refusal is about the request or who makes it."""
 
