@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 SECONDS = {
-    "handlers/test_faults.py": 200,
-    "handlers/test_bad_events.py": 80,
+    "faults/test_faults.py": 200,
+    "faults/test_bad_events.py": 80,
     "system/test_demo.py": 110,
     "system/test_loop_rules.py": 100,
     "system/test_loop.py": 90,

@@ -1,6 +1,6 @@
 """Scenarios of the loop, the invariants that every one of them keeps, and the program that plays them.
 
-``python -m tests.handlers.faults_play <scenario> …`` plays scenarios with every fault at every call and
+``python -m tests.faults.play <scenario> …`` plays scenarios with every fault at every call and
 prints JSON; ``--plain`` plays them without faults. It is a program of its own since it forks at every call.
 """
 
@@ -22,6 +22,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from tests.faults.clock import Clock, VirtualLoop
+from tests.faults.cloud import ALARM, LIST_LAG_SECONDS, LIVE, RUN_SECONDS, Cloud, Play, Run
 from tests.handlers.conftest import (
     BUCKET,
     DEPLOYMENT,
@@ -35,8 +37,6 @@ from tests.handlers.conftest import (
     record,
     refuse_what_aws_refuses,
 )  # fmt: skip
-from tests.handlers.faults_cloud import ALARM, LIST_LAG_SECONDS, LIVE, RUN_SECONDS, Cloud, Play, Run
-from tests.handlers.faults_time import Clock, VirtualLoop
 from truthloop.aws.calls import CLIENT_CONFIG
 from truthloop.dataset import Dataset, GroundTruth
 from truthloop.times import to_iso

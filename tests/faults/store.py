@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.response import StreamingBody
 
-from tests.handlers.faults_hook import Refused
+from tests.faults.hook import Refused
 
 Json = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Every AWS call of the functions and the state machines, with every fault: nothing lost, nothing doubled.
 
-The scenarios and invariants are in faults_play.py, the faults and how calls are found in faults_hook.py.
+The scenarios and invariants are in play.py, the faults and how calls are found in hook.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.contract.test_grants import (
     RENAMED,
     granted,
 )  # fmt: skip
-from tests.handlers.faults_play import SCENARIOS
+from tests.faults.play import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
@@ -43,7 +43,7 @@ SAME = {"s3:GetObjectVersion": "s3:GetObject"}
 def results() -> dict[str, Any]:
     """Play every scenario with every fault; the program forks, so it is a process without threads."""
     path = os.pathsep.join(str(ROOT / part) for part in ("", "layers/common", "containers"))
-    command = [sys.executable, "-m", "tests.handlers.faults_play", *SCENARIOS]
+    command = [sys.executable, "-m", "tests.faults.play", *SCENARIOS]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
     )

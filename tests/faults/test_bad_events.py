@@ -13,11 +13,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from tests.faults.clock import Clock
+from tests.faults.cloud import Cloud, Fleet
+from tests.faults.garbage import bad, mutated, value
+from tests.faults.play import ALARMED, base, champion, clients, environment
 from tests.handlers.conftest import BUCKET, ENDPOINT, POLICY
-from tests.handlers.faults_cloud import Cloud, Fleet
-from tests.handlers.faults_garbage import bad, mutated, value
-from tests.handlers.faults_play import ALARMED, base, champion, clients, environment
-from tests.handlers.faults_time import Clock
 from truthloop import errors
 from truthloop.aws.attributes import from_item, to_item
 from truthloop.steps import (

@@ -1,6 +1,6 @@
 """A small AWS around the real handlers and the real state machines, in one process and in virtual time.
 
-DynamoDB is moto's, S3 and the registry are those of faults_store.py. What moves by itself on AWS is here:
+DynamoDB is moto's, S3 and the registry are those of store.py. What moves by itself on AWS is here:
 executions of the real definitions on local/'s interpreter, pipeline runs, the endpoint, the ingestion's
 queue, events, time.
 """
@@ -25,11 +25,11 @@ import local.stepfunctions.history as history_module
 import local.stepfunctions.interpreter as interpreter_module
 import local.stepfunctions.waiting as waiting_module
 from local.stepfunctions.execution import Execution, Machine
+from tests.faults.clock import Clock
+from tests.faults.hook import Died, Explorer, Refused
+from tests.faults.store import Bucket, Registry
 from tests.handlers import conftest
 from tests.handlers.conftest import BUCKET, ENDPOINT, GROUP, PIPELINE, ROLE, TABLE, World, batch, uploaded
-from tests.handlers.faults_hook import Died, Explorer, Refused
-from tests.handlers.faults_store import Bucket, Registry
-from tests.handlers.faults_time import Clock
 from tests.statemachine import machines
 from truthloop.wiring import Wiring, wiring
 
