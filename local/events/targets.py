@@ -1,4 +1,4 @@
-"""Send one payload to one target, through the same API that any other client uses (queues: in the process).
+"""Send one payload to one target, through the same API that any other client uses.
 
 The one place that knows how each kind of target is called and which of its errors are worth a retry.
 Rules, schedules, S3 notifications, alarm actions and SNS dead letters all deliver through it.
@@ -19,8 +19,6 @@ from botocore.exceptions import (
     HTTPClientError,
     ParamValidationError,
 )
-from moto.sqs.exceptions import SQSException
-from moto.sqs.models import sqs_backends
 
 from local.context import LocalAws
 
@@ -111,19 +109,16 @@ Sender = Callable[[LocalAws, Arn, dict[str, Any], Payload], None]
 
 
 def _to_sqs(aws: LocalAws, arn: Arn, target: dict[str, Any], payload: Payload) -> None:
-    """Send without a request of our own: every upload passes here, and a request costs more than the rest."""
-    attributes = {
-        name: {"DataType": "String", "StringValue": value} for name, value in payload.attributes.items()
-    }
-    try:
-        sqs_backends[arn.account][arn.region].send_message(
-            arn.resource,
-            payload.body,
-            message_attributes=attributes,
-            group_id=(target.get("SqsParameters") or {}).get("MessageGroupId") or None,
-        )
-    except SQSException as error:
-        raise _failure(error.code, str(error), 400) from error
+    extra: dict[str, Any] = {}
+    group = (target.get("SqsParameters") or {}).get("MessageGroupId")
+    if group:
+        extra["MessageGroupId"] = group
+    if payload.attributes:
+        extra["MessageAttributes"] = {
+            name: {"DataType": "String", "StringValue": value} for name, value in payload.attributes.items()
+        }
+    client = aws.client("sqs", arn.region)
+    client.send_message(QueueUrl=queue_url(aws, arn), MessageBody=payload.body, **extra)
 
 
 def _to_sns(aws: LocalAws, arn: Arn, target: dict[str, Any], payload: Payload) -> None:
@@ -229,10 +224,7 @@ def _from_client_error(error: ClientError) -> DeliveryError:
     code = str(error.response["Error"].get("Code", ""))
     message = str(error.response["Error"].get("Message", "")) or str(error)
     status = int(error.response["ResponseMetadata"].get("HTTPStatusCode", 500))
-    return _failure(code, f"{code}: {message}", status)
-
-
-def _failure(code: str, text: str, status: int) -> DeliveryError:
+    text = f"{code}: {message}"
     if code in _GONE or status == 404:
         return DeliveryError("NO_RESOURCE", text, retryable=False)
     if code in _DENIED or status == 403:

@@ -107,6 +107,7 @@ def decided(outcome: str = "SUCCEEDED", approve: str | None = None) -> dict[str,
         "message": "The new model is better." if good else f"The run is {outcome}.",
         "modelPackages": [package] if approve else [],
         "approve": approve,
+        "costless": False,
     }
 
 
