@@ -40,6 +40,8 @@ class SamCli:
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_ENDPOINT_URL": self.server.endpoint,
                 "HOME": str(self.home),
+                # The layer's Makefile looks for Lambda's Python among those of pyenv.
+                "PYENV_ROOT": os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv")),
                 "PATH": os.environ["PATH"],
                 "SAM_CLI_TELEMETRY": "0",
                 "SAM_CLI_POLL_DELAY": "1",
