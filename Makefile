@@ -58,13 +58,14 @@ TEST_PROCESSES ?= 3
 
 test: ## Run every check and test
 	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) checks
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  $$([ -f .venv-3.13/.done ] && echo --ignore=tests/unit --ignore=tests/handlers)
 
 # What installs longest comes first.
 checks: .venv-sdk/.done $(VENV)/.test .venv-sam/.done test-lambda-python types lint
 
-# Lambda runs Python 3.13: where this machine has one, the layer and the functions are tested on it too; what
-# searches for long is searched once.
+# Lambda runs Python 3.13: where this machine has one, the layer and the functions are tested on it, else on the
+# host's with all the rest.
 test-lambda-python: $(VENV)/.python
 	@PYTHON313=$$($(BIN)/python requirements/find_python.py 3.13); \
 	if [ -z "$$PYTHON313" ]; then echo "No Python 3.13 here: the layer and the functions are tested on $$($(BIN)/python --version) only"; exit 0; fi; \
@@ -72,7 +73,7 @@ test-lambda-python: $(VENV)/.python
 	  echo "Installing the handlers' test environment on Python 3.13"; \
 	  $$PYTHON313 -m venv .venv-3.13 && .venv-3.13/bin/python $(PIP_INSTALL) requirements/handlers.txt && touch .venv-3.13/.done || exit 1; \
 	fi; \
-	.venv-3.13/bin/python -m pytest -q -m "not slow" tests/unit tests/handlers
+	.venv-3.13/bin/python -m pytest -q tests/unit tests/handlers
 
 lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hadolint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -87,8 +88,9 @@ decisions: install ## Print the decision log: why it did or did not retrain (ARG
 	@$(BIN)/truthloop decisions --stack $(STACK) $(ARGS)
 
 SECONDS ?= 600
-soak: $(VENV)/.test ## Search for SECONDS seconds for steps of users and AWS that break the loop's promises
+soak: $(VENV)/.test ## Search for SECONDS seconds for steps that break the loop's promises; play 10,000 uploads
 	@TRUTHLOOP_SOAK=$(SECONDS) $(BIN)/python -m pytest -s tests/system/test_loop_rules.py
+	@TRUTHLOOP_UPLOADS=10000 $(BIN)/python -m pytest -s tests/system/test_ten_thousand_uploads.py
 
 bench: $(VENV)/.test ## Run the benchmarks; each prints ratios beside its peer or floor
 	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done

@@ -41,7 +41,7 @@ from tests.system.quick.images import Control, Fate
 from tests.system.quick.world import World
 
 SOAK_SECONDS = float(os.environ.get("TRUTHLOOP_SOAK", "0"))
-EXAMPLES, STEPS_PER_EXAMPLE = 8, 12
+EXAMPLES, STEPS_PER_EXAMPLE = 6, 12
 PARAMETERS = {
     "MinimumNewLabels": "2",
     "CooldownMinutes": "0",
@@ -354,4 +354,4 @@ def test_whatever_happens(world: World) -> None:
         raise
     finally:
         print(f"{sum(STEPS.values())} steps in {world.examples} examples: {dict(STEPS.most_common())}")
-    assert len(STEPS) >= 18, STEPS  # of 25 kinds: the search has not become narrow
+    assert len(STEPS) >= 14, STEPS  # of 25 kinds: the search has not become narrow
