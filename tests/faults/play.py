@@ -580,7 +580,8 @@ def play(name: str, *, explore: bool) -> dict[str, Any]:
     """Play a scenario, with every fault at every call if `explore`; returns what came of it."""
     began = time.process_time()
     started = time.monotonic()
-    clock = Clock(datetime.now(UTC) - timedelta(0))
+    # Early in an hour: captures lie by the hour, and a scenario lasts minutes.
+    clock = Clock(datetime.now(UTC).replace(minute=10))
     monkeypatch = pytest.MonkeyPatch()
     loop = VirtualLoop(clock)
     with mock_aws(), monkeypatch.context() as patches:
