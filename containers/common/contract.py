@@ -50,6 +50,16 @@ class Paths:
         return self.base / "model"
 
     @property
+    def checkpoints(self) -> Path:
+        """What SageMaker copies to S3 while a training job runs, and back when its instance is replaced."""
+        return self.base / "checkpoints"
+
+    @property
+    def scratch(self) -> Path:
+        """Room on the instance's volume for what lasts as long as the job."""
+        return self.base / "scratch"
+
+    @property
     def failure(self) -> Path:
         """The file whose text becomes a training job's failure reason."""
         return self.base / "output" / "failure"
@@ -141,6 +151,7 @@ class Resources:
 
     current_host: str
     hosts: tuple[str, ...]
+    network_interface: str = ""
 
 
 def _read_json(path: Path) -> Any:
@@ -169,7 +180,9 @@ def resources(paths: Paths) -> Resources:
     path = paths.config("resourceconfig")
     raw = _read_json(path) if path.exists() else {}
     current = str(raw.get("current_host", "algo-1"))
-    return Resources(current, tuple(raw.get("hosts", [current])))
+    return Resources(
+        current, tuple(raw.get("hosts", [current])), str(raw.get("network_interface_name") or "")
+    )
 
 
 def extract_model(directory: Path, target: Path) -> Path | None:
@@ -222,7 +235,11 @@ def run(entry: Callable[[Paths], None]) -> int:
     for path in (paths.failure, paths.message):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(reason[:FAILURE_MAX_CHARS], "utf-8")
+            # Of several processes the first to fail knows why; the others only miss it.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(reason[:FAILURE_MAX_CHARS])
+        except FileExistsError:
+            continue
         except OSError as error:
             print(f"cannot write {path}: {error}", file=sys.stderr)
     return code

@@ -14,7 +14,14 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-METRIC_NAMES = ("epoch", "train_loss", "train_accuracy", "images_per_second")
+METRIC_NAMES = (
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_accuracy",
+    "images_per_second",
+    "data_wait_share",
+)
 """The metrics that a training job reports."""
 
 METRIC_DEFINITIONS = [
@@ -34,6 +41,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if "RANK" in os.environ:
+            line["rank"] = int(os.environ["RANK"])
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

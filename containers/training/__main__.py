@@ -2,6 +2,7 @@
 
 ``python -m training train`` runs a training job, ``prepare``, ``evaluate`` and ``monitor`` run processing
 jobs. On a laptop: ``ML_BASE_DIR=/tmp/ml python -m training prepare`` with the inputs below that directory.
+``rank`` is one of several processes that train together; ``train`` starts them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ import sys
 
 from common import contract, logs
 
-ENTRY_POINTS = ("train", "prepare", "evaluate", "monitor")
+ENTRY_POINTS = {
+    "train": "training.train:main",
+    "rank": "training.train:rank",
+    "prepare": "training.prepare:main",
+    "evaluate": "training.evaluate:main",
+    "monitor": "training.monitor:main",
+}
 USAGE = f"usage: python -m training {{{'|'.join(ENTRY_POINTS)}}}"
 
 
@@ -22,7 +29,8 @@ def main(arguments: list[str]) -> int:
         return 2
     logs.configure()
     # Imported here and not above: prepare and monitor must not pay for the start of torch.
-    return contract.run(lambda paths: importlib.import_module(f"training.{arguments[0]}").main(paths))
+    module, _, function = ENTRY_POINTS[arguments[0]].partition(":")
+    return contract.run(lambda paths: getattr(importlib.import_module(module), function)(paths))
 
 
 if __name__ == "__main__":

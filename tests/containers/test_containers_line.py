@@ -16,7 +16,7 @@ import torch
 
 from common import artifact
 from common.contract import Paths
-from common.errors import ContainerError, ContractError
+from common.errors import ContainerError
 from common.imaging import decode, to_input
 from tests.containers.conftest import Digit, Job, NewJob, capture_line, label_line, lines
 from training import evaluate, train
@@ -234,13 +234,6 @@ def test_bad_hyperparameters_and_missing_data_are_refused(
 ) -> None:
     job.hyperparameters(**hyperparameters)
     with pytest.raises(ContainerError, match=re.escape(message)):
-        train.main(Paths(job.base))
-
-
-def test_several_instances_are_refused_as_long_as_they_would_train_apart(job: Job) -> None:
-    job.hyperparameters(candidate="old")
-    job.write("input/config/resourceconfig.json", json.dumps({"current_host": "a", "hosts": ["a", "b"]}))
-    with pytest.raises(ContractError, match="trains on one instance, not on 2"):
         train.main(Paths(job.base))
 
 
