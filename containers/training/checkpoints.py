@@ -72,10 +72,16 @@ class Trained:
             module.load_state_dict(
                 {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             )
+        parameters = [each for group in self.optimiser.param_groups for each in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimiser/"):
                 _, index, name = key.split("/", 2)
+                like = parameters[int(index)]
+                if value.shape == like.shape:
+                    # In the parameter's memory format: the fused optimiser goes through both by address, and
+                    # would give the momentum of one weight to another.
+                    value = torch.empty_like(like, dtype=value.dtype).copy_(value)
                 state.setdefault(int(index), {})[name] = value
         whole = self.optimiser.state_dict()
         self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
