@@ -271,6 +271,14 @@ class Training:
             SIGTERM came: a checkpoint has been written.
         """
         loader = Loader(self._examples.pixels, self._examples.targets, self._world.device)
+        try:
+            return self._run(loader)
+        except RuntimeError:
+            if self._stop.asked:  # the leader has saved and gone, and this process was waiting for it
+                raise SystemExit(EXIT_STOPPED) from None
+            raise
+
+    def _run(self, loader: Loader) -> nn.Module:
         while self._progress.epoch <= self._settings.epochs:
             self._epoch(loader)
             if self._settings.patience and self._validate():

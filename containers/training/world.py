@@ -18,7 +18,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed, nn
 
-from common.contract import Resources
+from common.contract import EXIT_STOPPED, Resources
 from common.errors import ContainerError, ContractError
 from common.logs import event
 
@@ -128,9 +128,12 @@ def launch(resources: Resources, processes: int) -> None:
     ------
     RankFailedError
         One of them failed; its exit code is the error's.
+    SystemExit
+        SIGTERM came.
     ContractError
         The resource configuration does not name this host among the hosts.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -158,8 +161,12 @@ def launch(resources: Resources, processes: int) -> None:
     event(log, "launching", hosts=len(hosts), processes_per_host=processes, leader=leader)
     try:
         elastic_launch(config, sys.executable)("-m", "training", "rank")
+    except SignalException:
+        raise SystemExit(EXIT_STOPPED) from None  # the processes have had the signal, and their time
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         # A negative code is the signal that ended it, as a shell would say with 128 and more.
         code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        if code == EXIT_STOPPED:
+            raise SystemExit(EXIT_STOPPED) from None
         raise RankFailedError(f"the process of rank {rank} ended with code {code}", code) from error

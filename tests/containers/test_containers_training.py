@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -66,6 +66,7 @@ def weights_of(job: Job) -> dict[str, torch.Tensor]:
 # -- which rank sees what ----------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=40)  # machines are shared and noisy
 @given(
     count=st.integers(1, 400),
     batch_size=st.integers(1, 100),
@@ -213,7 +214,7 @@ def total_steps(job: Job) -> int:
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     new_job: NewJob, digits: list[Digit], ending: str, processes: int
 ) -> None:
-    asked = {"epochs": "40", "processes_per_host": str(processes), "checkpoint_seconds": "0.2"}
+    asked = {"epochs": "25", "processes_per_host": str(processes), "checkpoint_seconds": "0.2"}
     whole = prepare(new_job("whole"), digits[:600], **asked)
     expected = epochs_of(whole.run("training", "train", MASTER_PORT=str(free_port())))
     job = prepare(new_job("interrupted"), digits[:600], **asked)
@@ -238,7 +239,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert "going on from a checkpoint" in log
     assert job.failure == ""
     curve = {line["epoch"]: line["train_loss"] for line in found + epochs_of(log)}
-    assert sorted(curve) == list(range(1, 41))
+    assert sorted(curve) == list(range(1, 26))
     for line in expected:
         assert curve[line["epoch"]] == pytest.approx(line["train_loss"], abs=0.02)
     for name, weight in weights_of(whole).items():
