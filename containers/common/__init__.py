@@ -1,1 +1,1 @@
-"""What the training and the inference image share: SageMaker's contract, images, artefacts, models."""
+"""What the training and the inference image share: SageMaker's contract, images, logs, errors."""

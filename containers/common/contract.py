@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -134,6 +135,11 @@ class Parameters:
             raise ContractError(f"{self.origin} {name} is {value:g}: it must be a whole number")
         return int(value)
 
+    def numbers(self, prefix: str) -> dict[str, float]:
+        """Return every value whose name begins with ``prefix``, as a number, by the rest of its name."""
+        names = [name for name in self.values if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.number(name, None, -math.inf, math.inf) for name in names}
+
     def refuse_unknown(self) -> None:
         """Raise for a value that nothing asked for: a misspelt name would otherwise train with a default."""
         unknown = sorted(
@@ -214,14 +220,20 @@ def _stop(_signum: int, _frame: FrameType | None) -> None:
     raise SystemExit(EXIT_STOPPED)
 
 
-def run(entry: Callable[[Paths], None]) -> int:
+def run(entry: Callable[[Paths], None], *, first: bool = True) -> int:
     """Run ``entry`` and turn its end into an exit code: the one place that tells SageMaker of a failure.
 
     The reason is written to the failure file (training) and the message file (processing) and logged.
+    The first process of a container clears what an earlier run left there; of those that it starts, the first
+    to fail knows why, and what the others write later is not kept.
     A container's process is PID 1, for which the kernel ignores SIGTERM unless there is a handler.
     """
     signal.signal(signal.SIGTERM, _stop)
     paths = Paths.from_environment()
+    reasons = (paths.failure, paths.message)
+    for path in reasons:
+        if first and path.is_file():
+            path.unlink()
     try:
         entry(paths)
     except ContainerError as error:
@@ -232,14 +244,13 @@ def run(entry: Callable[[Paths], None]) -> int:
         log.exception("unexpected failure")
     else:
         return 0
-    for path in (paths.failure, paths.message):
+    for path in reasons:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Of several processes the first to fail knows why; the others only miss it.
             with path.open("x", encoding="utf-8") as file:
                 file.write(reason[:FAILURE_MAX_CHARS])
-        except FileExistsError:
-            continue
         except OSError as error:
+            if path.is_file():
+                continue
             print(f"cannot write {path}: {error}", file=sys.stderr)
     return code

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import artifact
-from common.architectures import normalise
-from common.artifact import ModelCard
 from common.errors import ContainerError
 from common.imaging import Pixels, to_input
 from common.inputs import read_image
+from models import artifact
+from models.artifact import ModelCard
 
 WARM_UP_ROUNDS = 3
 DECODE_ALONE_BYTES = 32 * 1024
@@ -93,6 +92,7 @@ class Predictor:
         card, model = artifact.load(directory, digest)
         self.card: ModelCard = card
         model = model.to(self.device, self._type)
+        self._normalise = card.transforms().normalise
         # nn.Module.to takes a memory format too; its type stubs do not know.
         self._model: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
@@ -114,7 +114,7 @@ class Predictor:
             images = torch.from_numpy(np.stack(pixels))
             if self.device.type == "cuda":
                 images = images.pin_memory().to(self.device, non_blocking=True)
-            inputs = normalise(images).to(self._type, memory_format=torch.channels_last)
+            inputs = self._normalise(images).to(self._type, memory_format=torch.channels_last)
             scores: list[list[float]] = torch.softmax(self._model(inputs).float(), 1).tolist()
         return scores
 

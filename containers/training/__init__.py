@@ -1,1 +1,1 @@
-"""The training image: prepare a dataset, train a candidate, compare the candidates, monitor the champion."""
+"""Training one candidate, and the training image's entry point."""

@@ -15,11 +15,13 @@ from common import contract, logs
 ENTRY_POINTS = {
     "train": "training.train:main",
     "rank": "training.train:rank",
-    "prepare": "training.prepare:main",
-    "evaluate": "training.evaluate:main",
-    "monitor": "training.monitor:main",
+    "prepare": "dataset.prepare:main",
+    "evaluate": "evaluation.evaluate:main",
+    "monitor": "monitoring.monitor:main",
 }
-USAGE = f"usage: python -m training {{{'|'.join(ENTRY_POINTS)}}}"
+OWN = "rank"
+"""Not for people: `train` starts it."""
+USAGE = f"usage: python -m training {{{'|'.join(name for name in ENTRY_POINTS if name != OWN)}}}"
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +32,9 @@ def main(arguments: list[str]) -> int:
     logs.configure()
     # Imported here and not above: prepare and monitor must not pay for the start of torch.
     module, _, function = ENTRY_POINTS[arguments[0]].partition(":")
-    return contract.run(lambda paths: getattr(importlib.import_module(module), function)(paths))
+    return contract.run(
+        lambda paths: getattr(importlib.import_module(module), function)(paths), first=arguments[0] != OWN
+    )
 
 
 if __name__ == "__main__":

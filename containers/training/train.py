@@ -25,16 +25,18 @@ import polars as pl
 import torch
 from torch import nn
 
-from common import artifact
-from common.architectures import DEFAULT_ARCHITECTURE, ModelShape, build, challenger_of, transfer
-from common.artifact import ModelCard
 from common.contract import Parameters, Paths, extract_model, hyperparameters, resources
 from common.errors import ContractError, TooLittleDataError
 from common.logs import event
+from models import artifact
+from models.artifact import ModelCard
+from models.catalogue import DEFAULT_ORDER, challenger_of, find, transfer
+from models.device import use_half_the_cores
+from models.interface import ModelShape
 from training import store, world
 from training.checkpoints import Checkpoints
 from training.store import Shards
-from training.trainer import Examples, Settings, Training, use_half_the_cores
+from training.trainer import Examples, Settings, Training
 from training.world import World
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 SCRATCH_RATE = 3e-3
 FINE_TUNING_RATE = 1e-3
 PIXELS = "train.pixels"
+MODEL_PREFIX = "model_"
+"""Of hyperparameters that are the architecture's own."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Job:
     processes: int
     shape: ModelShape
     class_weights: str
+    architectures: tuple[str, ...]
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ def read_job(parameters: Parameters) -> Job:
             0, parameters.integer("image_size", 16, 8, 1024), parameters.integer("channels", 1, 1, 3)
         ),
         class_weights=parameters.text("class_weights", "none"),
+        architectures=tuple(parameters.text("architectures", ",".join(DEFAULT_ORDER)).split(",")),
+        values=parameters.numbers(MODEL_PREFIX),
     )
     parameters.refuse_unknown()
     if job.shape.channels == 2:
@@ -107,9 +115,7 @@ def read_job(parameters: Parameters) -> Job:
     return job
 
 
-def start_point(
-    candidate: str, generation: str, labels: list[str], shape: ModelShape, champion: Path | None
-) -> Start:
+def start_point(job: Job, labels: list[str], shape: ModelShape, champion: Path | None) -> Start:
     """Build the candidate's model.
 
     Both candidates take the champion's input size, so that their comparison is one of models only.
@@ -122,11 +128,15 @@ def start_point(
     before = artifact.load_card(champion) if champion else None
     if before:
         shape = ModelShape(shape.classes, before.image_size, before.channels)
-    own = before.architecture if before else DEFAULT_ARCHITECTURE
-    architecture = own if candidate == "old" else challenger_of(own)
-    card = ModelCard(architecture, labels, shape.image_size, shape.channels, generation, candidate)
-    model = build(architecture, shape)
-    fine_tuned = candidate == "old" and before is not None
+    own = before.architecture if before else job.architectures[0]
+    fine_tuned = job.candidate == "old" and before is not None
+    architecture = own if job.candidate == "old" else challenger_of(own, job.architectures)
+    # The champion's weights fit the module that they were trained in, and no other.
+    values = before.values if before and fine_tuned else find(architecture).values(job.values)
+    card = ModelCard(
+        architecture, labels, shape.image_size, shape.channels, job.generation, job.candidate, values
+    )
+    model = card.build()
     if champion and before and fine_tuned:
         transfer(model, labels, artifact.load_weights(champion), before.labels)
     return Start(card, model, fine_tuned)
@@ -253,6 +263,7 @@ def _train(paths: Paths, job: Job, shards: Shards, start: Start, here: World) ->
     ).hexdigest()
     training = Training(
         start.model,
+        card.transforms(),
         examples,
         Settings(**settings),
         here,
@@ -281,4 +292,4 @@ def _start(paths: Paths, job: Job, shards: Shards) -> Start:
     with tempfile.TemporaryDirectory() as scratch:
         champion = extract_model(paths.channel("champion"), Path(scratch))
         shape = ModelShape(len(labels), job.shape.image_size, job.shape.channels)
-        return start_point(job.candidate, job.generation, labels, shape, champion)
+        return start_point(job, labels, shape, champion)

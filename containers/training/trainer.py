@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -23,20 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.architectures import normalise
 from common.contract import EXIT_STOPPED
 from common.errors import ContractError, TooLittleDataError, TrainingDivergedError
 from common.imaging import Pixels
 from common.logs import event
-from training.augmentation import augment as default_augment
+from models.interface import Transforms
 from training.checkpoints import Checkpoints, Progress, Trained
-from training.loader import Loaded, Loader
+from training.loader import Loaded, Loader, Part
 from training.sampler import MINIMUM_PER_RANK, Batch, Sampler, mixed
 from training.world import World
 
 log = logging.getLogger(__name__)
-
-Augment = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,16 +94,6 @@ class Examples:
     validation: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
-def use_half_the_cores() -> None:
-    """Leave the other half: where both candidates run on one machine, more threads only get in the way."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
-
-
-def pick_device() -> torch.device:
-    """Return the first GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def rate_at(step: int, steps: int, warm_up_share: float = 0.1) -> float:
     """Return the learning rate's factor: linear warm-up, then a cosine down to zero."""
     warm_up = max(1, int(steps * warm_up_share))
@@ -160,11 +146,11 @@ class Training:
     def __init__(
         self,
         model: nn.Module,
+        transforms: Transforms,
         examples: Examples,
         settings: Settings,
         world: World,
         checkpoints: Checkpoints | None = None,
-        augment: Augment = default_augment,
         run: str = "",
     ) -> None:
         torch.manual_seed(settings.seed)
@@ -174,7 +160,7 @@ class Training:
         self._examples = examples
         self._world = world
         self._checkpoints = checkpoints
-        self._augment = augment
+        self._transforms = transforms
         # V100 and T4 have no bfloat16: half precision, with the loss scaled.
         self._half = world.device.type == "cuda"
         self._sampler = Sampler(
@@ -348,7 +334,7 @@ class Training:
         for number, part in enumerate(batch.parts):
             last = number == len(batch.parts) - 1
             with self._synchronised(last), torch.autocast(world.device.type, torch.float16, self._half):
-                logits = self._parallel(self._augment(normalise(part.images), part.noise))
+                logits = self._parallel(self._images(part))
                 loss = nn.functional.cross_entropy(
                     logits,
                     part.targets,
@@ -365,6 +351,9 @@ class Training:
         if self._average is not None:
             self._average.update_parameters(self._model)
         return sums
+
+    def _images(self, part: Part) -> Tensor:
+        return self._transforms.augment(self._transforms.normalise(part.images), part.noise)
 
     def _weight(self, targets: Tensor) -> Tensor:
         return (
@@ -413,7 +402,7 @@ class Training:
             for part in torch.split(mine, 256):
                 images = torch.from_numpy(self._examples.pixels[part.numpy()]).to(world.device)
                 with torch.autocast(world.device.type, torch.float16, self._half):
-                    found = model(normalise(images)).argmax(1)
+                    found = model(self._transforms.normalise(images)).argmax(1)
                 right += (found.cpu() == self._examples.targets[part]).sum().to(world.device)
         accuracy = (world.total(right) / len(self._examples.validation)).item()
         if accuracy > progress.best_accuracy:
@@ -425,15 +414,3 @@ class Training:
         if world.leads:
             event(log, "validation", epoch=progress.epoch, validation_accuracy=round(accuracy, 5))
         return progress.epochs_without_gain >= self._settings.patience
-
-
-def predict(model: nn.Module, pixels: Tensor, batch_size: int = 256) -> Tensor:
-    """Return the probabilities ``(n, classes)`` of uint8 images, on the CPU."""
-    device = pick_device()
-    model.to(device).eval()
-    with torch.inference_mode():
-        batches = [
-            torch.softmax(model(normalise(part.to(device))).float(), 1)
-            for part in torch.split(pixels, batch_size)
-        ]
-        return torch.cat(batches).cpu()

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from common import artifact
-from common.architectures import build
-from common.artifact import ModelCard
 from common.imaging import MAX_BYTES
+from models import artifact
+from models.artifact import ModelCard
 from tests.containers.conftest import Digit, Job, encode
 from tests.containers.test_containers_imaging import bomb
 
@@ -80,7 +79,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     job = Job(tmp_path_factory.mktemp("endpoint"))
     torch.manual_seed(0)
-    artifact.save(job.base / "model", CARD, build(CARD.architecture, CARD.shape))
+    artifact.save(job.base / "model", CARD, CARD.build())
     started = Server(job)
     seen = started.ping_until(200)
     assert set(seen[:-1]) <= {503}  # up before the model is, and says so
@@ -234,7 +233,7 @@ def test_many_clients_at_once_get_their_own_answers(server: Server, digits: list
 def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -> None:
     # Given a request whose body is half sent
     job = Job(tmp_path)
-    artifact.save(job.base / "model", CARD, build(CARD.architecture, CARD.shape))
+    artifact.save(job.base / "model", CARD, CARD.build())
     server = Server(job)
     server.ping_until(200)
     png = digits[0].png
@@ -264,7 +263,7 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -
 
 def test_a_stop_before_the_model_is_loaded_is_clean_too(tmp_path: Any) -> None:
     job = Job(tmp_path)
-    artifact.save(job.base / "model", CARD, build(CARD.architecture, CARD.shape))
+    artifact.save(job.base / "model", CARD, CARD.build())
     server = Server(job)
     server.ping_until(503)
     assert server.end() == 0
@@ -275,7 +274,7 @@ def no_model(job: Job) -> str:
 
 
 def pickled_model(job: Job) -> str:
-    artifact.save(job.base / "model", CARD, build(CARD.architecture, CARD.shape))
+    artifact.save(job.base / "model", CARD, CARD.build())
     torch.save({"head.weight": torch.zeros(1)}, job.base / "model/model.safetensors")
     return "model.safetensors cannot be read"
 
@@ -291,7 +290,7 @@ def test_a_bad_artefact_ends_the_server_with_the_reason(job: Job, arrange: Any) 
 
 
 def test_weights_that_are_not_the_registered_ones_are_not_served(job: Job) -> None:
-    artifact.save(job.base / "model", CARD, build(CARD.architecture, CARD.shape))
+    artifact.save(job.base / "model", CARD, CARD.build())
     digest = artifact.weights_digest(job.base / "model")
     server = Server(job, MODEL_SHA256=digest.upper())
     server.ping_until(200)

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from common import artifact
 from common.contract import Paths
 from common.errors import ContainerError
 from common.imaging import decode, to_input
+from evaluation import evaluate
+from evaluation.predict import predict
+from models import artifact
 from tests.containers.conftest import Digit, Job, NewJob, capture_line, label_line, lines
-from training import evaluate, train
-from training.trainer import predict, rate_at
+from training import train
+from training.trainer import rate_at
 
 EPOCHS = "12"
 
@@ -65,7 +67,12 @@ def run_line(root: Path, generation: str, prepare: Job, champion: Path | None) -
 def answers(model: Path, images: list[bytes]) -> list[str]:
     card, network = artifact.load(model)
     pixels = np.stack([to_input(decode(image), card.image_size, card.channels) for image in images])
-    return [card.labels[index] for index in predict(network, torch.from_numpy(pixels)).argmax(1).tolist()]
+    return [
+        card.labels[index]
+        for index in predict(network, card.transforms().normalise, torch.from_numpy(pixels))
+        .argmax(1)
+        .tolist()
+    ]
 
 
 def share_right(model: Path, digits: list[Digit], images: list[bytes]) -> float:

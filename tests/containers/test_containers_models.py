@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from common import artifact
-from common.architectures import ARCHITECTURES, ModelShape, build, challenger_of, transfer
-from common.artifact import ModelCard
 from common.errors import ArtifactError
+from models import artifact
+from models.artifact import ModelCard
+from models.catalogue import challenger_of, find, names, transfer
+from models.interface import ModelShape
 
 LABELS = ["0", "1", "2"]
+ARCHITECTURES = names()
+
+
+def build(architecture: str, shape: ModelShape) -> torch.nn.Module:
+    found = find(architecture)
+    return found.build(shape, found.values({}))
 
 
 def card(architecture: str = "convnet", labels: list[str] = LABELS) -> ModelCard:
@@ -34,7 +41,7 @@ def test_the_challenger_is_another_architecture() -> None:
     assert {challenger_of(name) for name in ARCHITECTURES} == set(ARCHITECTURES)
     assert all(challenger_of(name) != name for name in ARCHITECTURES)
     assert challenger_of("one that this image no longer has") in ARCHITECTURES
-    with pytest.raises(ArtifactError, match="unknown architecture 'x': this image has convnet"):
+    with pytest.raises(ArtifactError, match="unknown architecture 'x': this image has convmixer, convnet"):
         build("x", ModelShape(2, 8, 1))
 
 

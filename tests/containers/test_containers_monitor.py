@@ -13,8 +13,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from dataset.records import read_accepted_labels, read_merged_labels
 from tests.containers.conftest import Job, accepted_line, capture_line, lines
-from training.records import read_accepted_labels, read_merged_labels
 from truthloop.labels import Origin, Statement
 from truthloop.standing import Gathered, Terms, settle
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from common.imaging import decode, pixel_digest
+from dataset.prepare import is_holdout
 from tests.containers.conftest import Digit, Job, NewJob, capture_line, encode, label_line, lines
-from training.prepare import is_holdout
 
 
 def side(job: Job, name: str) -> pl.DataFrame:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training import model_quality
-from training.estimator import Observations, estimate
-from training.evaluate import Comparison, Standing, gate, recommend
-from training.records import Label, newest_corrections
-from training.scoring import (
+from dataset.records import Label, newest_corrections
+from evaluation import model_quality
+from evaluation.evaluate import Comparison, Standing, gate, recommend
+from evaluation.scoring import (
     accuracy,
     confusion,
     macro_f1,
@@ -18,6 +17,7 @@ from training.scoring import (
     weighted_scores,
     wilson,
 )
+from monitoring.estimator import Observations, estimate
 
 TRUTH = ["a", "a", "a", "b", "b", "c"]
 PREDICTED = ["a", "a", "b", "b", "c", "c"]

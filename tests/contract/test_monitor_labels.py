@@ -1,6 +1,6 @@
 """The monitor and the snapshot agree about which label holds, but where this file says otherwise.
 
-The monitor's container cannot import the layer, so ``training.records.settled`` states the rules of
+The monitor's container cannot import the layer, so ``dataset.records.settled`` states the rules of
 ``truthloop.standing`` again. It measures a model where the snapshot chooses what to train on, so it
 - settles no disagreement by majority: a label that people disagree about is no ground truth to measure by;
 - knows no share: that many labels are one person's makes none of them wrong;
@@ -17,7 +17,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.records import AcceptedLabels, Label, read_accepted_labels
+from dataset.records import AcceptedLabels, Label, read_accepted_labels
 from truthloop.labels import Origin, Statement
 from truthloop.settings import MAJORITY, SET_ASIDE
 from truthloop.standing import Gathered, Standing, Terms, settle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.scoring import wilson
+from evaluation.scoring import wilson
 
 AUDIT_SAMPLE = "audit_sample"
 CORRECTIONS_UPPER_BOUND = "corrections_upper_bound"

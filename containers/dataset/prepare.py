@@ -30,7 +30,7 @@ from common.contract import Paths, environment
 from common.errors import BadImageError, BaseSetError, TooLittleDataError
 from common.imaging import decode, pixel_digest
 from common.logs import event
-from training.records import Capture, CaptureCounts, Label, instant, read_captures, read_merged_labels
+from dataset.records import Capture, CaptureCounts, Label, instant, read_captures, read_merged_labels
 
 BASE = "base"
 GROUND_TRUTH = "ground-truth"

@@ -6,7 +6,7 @@ Reads the processing inputs ``old``, ``new`` (a ``model.tar.gz`` each), ``champi
 ``IMPROVEMENT_MARGIN`` (default 0).
 
 *Newest corrections* are the holdout's ground-truth examples among the labels that the dataset before this
-one did not have: see :func:`training.records.newest_corrections`.
+one did not have: see :func:`dataset.records.newest_corrections`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import artifact
-from common.artifact import ModelCard
 from common.contract import Paths, environment, extract_model
 from common.errors import ArtifactError
 from common.logs import event
-from training import dataset, model_quality
-from training.dataset import Examples
-from training.prepare import GROUND_TRUTH
-from training.records import newest_corrections, read_dataset_info, read_merged_labels
-from training.scoring import accuracy, confusion, macro_f1, paired_difference, per_class, wilson
-from training.trainer import predict, use_half_the_cores
+from dataset import shards
+from dataset.prepare import GROUND_TRUTH
+from dataset.records import newest_corrections, read_dataset_info, read_merged_labels
+from dataset.shards import Examples
+from evaluation import model_quality
+from evaluation.predict import predict
+from evaluation.scoring import accuracy, confusion, macro_f1, paired_difference, per_class, wilson
+from models import artifact
+from models.artifact import ModelCard
+from models.device import use_half_the_cores
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ def answer(directory: Path, examples: Examples) -> Answers:
     """
     card, model = artifact.load(directory)
     pixels = torch.from_numpy(examples.pixels(card.image_size, card.channels))
-    best = predict(model, pixels).argmax(1).tolist()
+    best = predict(model, card.transforms().normalise, pixels).argmax(1).tolist()
     predicted = [card.labels[position] for position in best]
     right = np.array([guess == truth for guess, truth in zip(predicted, examples.labels, strict=True)], bool)
     return Answers(card, predicted, right)
@@ -172,7 +174,7 @@ def main(paths: Paths) -> None:
     use_half_the_cores()
     info = read_dataset_info(paths.processing_input("dataset"))
     merged = read_merged_labels(paths.processing_input("dataset") / "ground-truth.jsonl")
-    examples = dataset.load(paths.processing_input("holdout"))
+    examples = shards.load(paths.processing_input("holdout"))
     models = _load_models(paths, examples)
 
     newest_ids = newest_corrections(merged, info.new_labels)

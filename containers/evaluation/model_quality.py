@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from training.scoring import Counts, accuracy, weighted_scores
+from evaluation.scoring import Counts, accuracy, weighted_scores
 
 _DRAWS = 200
 LESS_THAN = "LessThanThreshold"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from common.architectures import ModelShape, build
 from common.errors import ArtifactError
+from models.catalogue import Architecture, find
+from models.interface import ModelShape, Transforms
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
@@ -24,7 +25,10 @@ CARD = "model.json"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What ``model.json`` says; ``labels`` are in the order of the logits."""
+    """What ``model.json`` says; ``labels`` are in the order of the logits.
+
+    ``values`` are the architecture's hyperparameters that it was built with.
+    """
 
     architecture: str
     labels: list[str]
@@ -32,6 +36,7 @@ class ModelCard:
     channels: int
     generation: str
     candidate: str
+    values: dict[str, float] = field(default_factory=dict)
 
     @property
     def shape(self) -> ModelShape:
@@ -43,6 +48,26 @@ class ModelCard:
         """Return ``<generation>/<candidate>``, the name that the endpoint answers with."""
         return f"{self.generation}/{self.candidate}"
 
+    def _definition(self) -> tuple[Architecture, dict[str, float]]:
+        architecture = find(self.architecture)
+        return architecture, architecture.values(self.values)
+
+    def build(self) -> nn.Module:
+        """Return the module, with fresh weights.
+
+        Raises
+        ------
+        ArtifactError
+            This image has no such architecture, or it refuses the hyperparameters.
+        """
+        architecture, values = self._definition()
+        return architecture.build(self.shape, values)
+
+    def transforms(self) -> Transforms:
+        """Return how images enter the model; errors as `build`."""
+        architecture, values = self._definition()
+        return architecture.transforms(self.shape, values)
+
     def to_json(self) -> dict[str, Any]:
         """Return the members of ``model.json``."""
         return {
@@ -52,6 +77,7 @@ class ModelCard:
             "channels": self.channels,
             "generation": self.generation,
             "candidate": self.candidate,
+            "hyperparameters": self.values,
         }
 
 
@@ -87,8 +113,9 @@ def load_card(directory: Path) -> ModelCard:
             channels=int(raw.get("channels", 1)),
             generation=str(raw["generation"]),
             candidate=str(raw["candidate"]),
+            values={str(name): float(value) for name, value in raw.get("hyperparameters", {}).items()},
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} is no model description: {type(error).__name__} {error}") from error
     if not card.labels or len(set(card.labels)) != len(card.labels):
         raise ArtifactError(f"{path}: labels must be distinct and at least one, not {card.labels}")
@@ -150,7 +177,7 @@ def load(directory: Path, digest: str = "") -> tuple[ModelCard, nn.Module]:
             f"{directory / WEIGHTS} has the SHA-256 {found} and the registry says {digest}: the artefact was "
             "changed after it was evaluated; register it again or restore the object's version"
         )
-    model = build(card.architecture, card.shape)
+    model = card.build()
     try:
         model.load_state_dict(load_weights(directory))
     except RuntimeError as error:

@@ -19,9 +19,7 @@ from typing import Any
 from common.contract import Parameters, Paths, environment
 from common.errors import ContractError
 from common.logs import event
-from training import model_quality
-from training.estimator import AUDIT_SAMPLE, INSUFFICIENT_EVIDENCE, Estimate, Observations, estimate
-from training.records import (
+from dataset.records import (
     AUDIT,
     AcceptedLabels,
     CaptureCounts,
@@ -30,7 +28,9 @@ from training.records import (
     read_accepted_labels,
     read_captures,
 )
-from training.scoring import confusion
+from evaluation import model_quality
+from evaluation.scoring import confusion
+from monitoring.estimator import AUDIT_SAMPLE, INSUFFICIENT_EVIDENCE, Estimate, Observations, estimate
 
 log = logging.getLogger(__name__)
 

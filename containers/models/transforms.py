@@ -1,9 +1,11 @@
-"""Small changes that leave a picture what it is, on the device, by noise that comes with the batch."""
+"""How images enter a model, unless its file says otherwise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from models.interface import Transforms
 
 MAX_ROTATION = 0.15
 """Radians; with the next two it keeps every digit, letter and sign what it is."""
@@ -27,3 +29,13 @@ def augment(images: Tensor, noise: Tensor) -> Tensor:
     rows = [torch.stack([cosine, -sine, shift[:, 0]], 1), torch.stack([sine, cosine, shift[:, 1]], 1)]
     grid = nn.functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Turn uint8 pixels into float32 in [-1, 1]."""
+    return pixels.float().div_(127.5).sub_(1.0)
+
+
+def default() -> Transforms:
+    """Return the transforms of a model whose file names none."""
+    return Transforms(normalise, augment)

@@ -1,0 +1,1 @@
+"""How good the candidates are beside the model in service."""

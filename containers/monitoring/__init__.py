@@ -1,0 +1,1 @@
+"""How good the model in service is, from few and biased labels."""
