@@ -144,8 +144,7 @@ class Endpoint:
         with state.lock:
             if state.endpoints.get(self.name) is self:
                 del state.endpoints[self.name]
-        self.status = "Deleted"
-        self._publish_state()
+        self._enter("Deleted")
 
     def rolling_back(self) -> None:
         """Show that a deployment is taken back."""
