@@ -278,7 +278,7 @@ def test_a_running_run_is_not_decided(base: Any) -> None:
         base.run("decide_run", {"generation": "g00000001", **start, "status": "Executing"})
 
 
-@pytest.mark.parametrize("content", [b"not json", b'{"version": 2}', b"[]", b'{"version": 1}'])
+@pytest.mark.parametrize("content", [b"not json", b'{"version": 3}', b"[]", b'{"version": 2}'])
 def test_an_unreadable_evaluation_is_named(base: Any, content: bytes) -> None:
     registered(base)
     event = {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": "Succeeded"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,15 +205,15 @@ class Dataset:
             raise DatasetInvalid(f"{where} is not a dataset.json of version 1: {error!r}") from error
 
 
-def require_version(value: Mapping[str, Any]) -> None:
-    """Accept version 1 of a file's format only.
+def require_version(value: Mapping[str, Any], known: Sequence[int] = (1,)) -> None:
+    """Accept the known versions of a file's format only.
 
     Raises
     ------
     ValueError
         When the file says that it is of another version.
     """
-    if value["version"] != 1:
+    if value["version"] not in known:
         raise ValueError(f"its version is {value['version']!r}")
 
 

@@ -32,6 +32,8 @@ PIPELINE_LIVE = frozenset({"Executing", "Stopping"})
 PIPELINE_SUCCEEDED = "Succeeded"
 MAXIMUM_METADATA_VALUE = 256
 GATE_STEP = "FailGate"
+EVALUATION_VERSIONS = (1, 2)
+"""2 has more members. A run that an older image has evaluated is still decided."""
 TRAINING_STEPS = frozenset({"TrainOld", "TrainNew"})
 STEP_FAILED = "Failed"
 
@@ -162,11 +164,11 @@ class Evaluation:
         Raises
         ------
         DatasetInvalid
-            When the file is not an evaluation of version 1.
+            When the file is not an evaluation of a known version.
         """
         try:
             value = json.loads(content)
-            require_version(value)
+            require_version(value, EVALUATION_VERSIONS)
             models = {name: model for name, model in value["models"].items() if model}
             recommendation = value["recommendation"]
             return cls(
@@ -175,7 +177,7 @@ class Evaluation:
                 reason=str(recommendation["reason"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DatasetInvalid(f"{where} is not an evaluation.json of version 1: {error!r}") from error
+            raise DatasetInvalid(f"{where} is not an evaluation.json of version 1 or 2: {error!r}") from error
 
     def metadata(self, candidate: str) -> dict[str, str]:
         """Return what is written on a candidate's package."""
