@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -135,10 +134,10 @@ class Parameters:
             raise ContractError(f"{self.origin} {name} is {value:g}: it must be a whole number")
         return int(value)
 
-    def numbers(self, prefix: str) -> dict[str, float]:
-        """Return every value whose name begins with ``prefix``, as a number, by the rest of its name."""
+    def texts(self, prefix: str) -> dict[str, str]:
+        """Return every value whose name begins with ``prefix``, by the rest of its name."""
         names = [name for name in self.values if name.startswith(prefix)]
-        return {name.removeprefix(prefix): self.number(name, None, -math.inf, math.inf) for name in names}
+        return {name.removeprefix(prefix): self.text(name) for name in names}
 
     def refuse_unknown(self) -> None:
         """Raise for a value that nothing asked for: a misspelt name would otherwise train with a default."""

@@ -11,23 +11,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.errors import ArtifactError
 from models.catalogue import Architecture, find
-from models.interface import ModelShape, Transforms
+from models.interface import ModelShape, Transforms, Value
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+VERSION = 1
+"""Of ``model.json``."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """What ``model.json`` says; ``labels`` are in the order of the logits.
 
-    ``values`` are the architecture's hyperparameters that it was built with.
+    ``values`` are the architecture's hyperparameters that it was built with. A member that a reader does not
+    know is passed over; ``version`` grows when passing it over would be wrong.
     """
 
     architecture: str
@@ -36,7 +40,7 @@ class ModelCard:
     channels: int
     generation: str
     candidate: str
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
 
     @property
     def shape(self) -> ModelShape:
@@ -48,9 +52,20 @@ class ModelCard:
         """Return ``<generation>/<candidate>``, the name that the endpoint answers with."""
         return f"{self.generation}/{self.candidate}"
 
-    def _definition(self) -> tuple[Architecture, dict[str, float]]:
-        architecture = find(self.architecture)
-        return architecture, architecture.values(self.values)
+    def _definition(self) -> tuple[Architecture, dict[str, Value]]:
+        try:
+            architecture = find(self.architecture)
+            return architecture, architecture.values(self.values)
+        except ArtifactError as error:
+            raise ArtifactError(f"model {self.version} cannot be built: {error}. {self.way_out}") from error
+
+    @property
+    def way_out(self) -> str:
+        """What to do when its architecture is not what it was."""
+        return (
+            f"While {self.version} is in use, containers/models/architectures/{self.architecture}.py must be "
+            "in the images as it was when that was trained: restore it, and give a changed model another name"
+        )
 
     def build(self) -> nn.Module:
         """Return the module, with fresh weights.
@@ -71,6 +86,7 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """Return the members of ``model.json``."""
         return {
+            "version": VERSION,
             "architecture": self.architecture,
             "labels": self.labels,
             "imageSize": self.image_size,
@@ -81,11 +97,38 @@ class ModelCard:
         }
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return what of a model is kept, on the CPU, where every reader starts.
+
+    Raises
+    ------
+    ArtifactError
+        Something of its state is no tensor.
+    """
+    state = model.state_dict()
+    strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ArtifactError(
+            f"{', '.join(strange)} of {type(model).__name__} cannot be kept: only tensors are, so "
+            "make it a buffer, or something that build derives from its hyperparameters"
+        )
+    # Copied, so that one tensor under two names (tied weights), which safetensors refuses, is written twice.
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+
+
 def save(directory: Path, card: ModelCard, model: nn.Module) -> None:
-    """Write the artefact; the weights are moved to the CPU, where every reader starts."""
+    """Write the artefact.
+
+    Raises
+    ------
+    ArtifactError
+        As `weights_of`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, directory / WEIGHTS)
+    save_file(weights_of(model), directory / WEIGHTS)
     (directory / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n", "utf-8")
     # safetensors makes files that only their owner may read. A training job is root, the endpoint's server is
     # not, and the archive between them keeps the mode.
@@ -106,6 +149,7 @@ def load_card(directory: Path) -> ModelCard:
         raise ArtifactError(f"{path} is missing: a model artefact holds {WEIGHTS} and {CARD}")
     try:
         raw = json.loads(path.read_text("utf-8"))
+        version = int(raw.get("version", VERSION))
         card = ModelCard(
             architecture=str(raw["architecture"]),
             labels=[str(label) for label in raw["labels"]],
@@ -113,15 +157,24 @@ def load_card(directory: Path) -> ModelCard:
             channels=int(raw.get("channels", 1)),
             generation=str(raw["generation"]),
             candidate=str(raw["candidate"]),
-            values={str(name): float(value) for name, value in raw.get("hyperparameters", {}).items()},
+            values={str(name): _value(value) for name, value in raw.get("hyperparameters", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} is no model description: {type(error).__name__} {error}") from error
+    if version > VERSION:
+        raise ArtifactError(
+            f"{path} is of version {version}, and this image reads up to {VERSION}: use the image that "
+            "belongs to the one that trained it, or a newer one"
+        )
     if not card.labels or len(set(card.labels)) != len(card.labels):
         raise ArtifactError(f"{path}: labels must be distinct and at least one, not {card.labels}")
     if card.channels not in (1, 3) or not 4 <= card.image_size <= 4096:
         raise ArtifactError(f"{path}: no model takes {card.channels} channels of {card.image_size} pixels")
     return card
+
+
+def _value(raw: Any) -> Value:
+    return raw if isinstance(raw, str) else float(raw)
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:
@@ -181,5 +234,7 @@ def load(directory: Path, digest: str = "") -> tuple[ModelCard, nn.Module]:
     try:
         model.load_state_dict(load_weights(directory))
     except RuntimeError as error:
-        raise ArtifactError(f"{directory / WEIGHTS} does not fit {card.architecture}: {error}") from error
+        raise ArtifactError(
+            f"{directory / WEIGHTS} does not fit {card.architecture}: {error}. {card.way_out}"
+        ) from error
     return card, model.eval()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.interface import NOISE
+
 MINIMUM_PER_RANK = 2
 """Batch normalisation has no variance over a single example."""
 
@@ -40,6 +42,8 @@ class Sampler:
         Number of ranks.
     accumulation
         Parts in which each rank computes its share of a batch.
+    noise
+        Random numbers per example and step, for the augmentation.
     """
 
     count: int
@@ -47,6 +51,7 @@ class Sampler:
     seed: int
     world_size: int = 1
     accumulation: int = 1
+    noise: int = NOISE
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -83,15 +88,11 @@ class Sampler:
             if step < first_step:
                 continue
             generator = torch.Generator().manual_seed(mixed(self.seed, epoch, step))
-            noise = torch.rand(end - start, NOISE, generator=generator) * 2 - 1
+            noise = torch.rand(end - start, self.noise, generator=generator) * 2 - 1
             whole = order[start:end]
             stride = self.world_size * self.accumulation
             shares = [slice(part * self.world_size + rank, None, stride) for part in range(self.accumulation)]
             yield Batch(step, whole, tuple((whole[share], noise[share]) for share in shares))
-
-
-NOISE = 8
-"""Random numbers per example and step, which an augmentation may use."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Batch:
         Indices of its examples over all ranks.
     parts
         This rank's share, in the parts in which it is computed: indices and noise, float32
-        ``(n, NOISE)`` in [-1, 1).
+        ``(n, noise)`` in [-1, 1).
     """
 
     step: int

@@ -30,9 +30,9 @@ from common.errors import ContractError, TooLittleDataError
 from common.logs import event
 from models import artifact
 from models.artifact import ModelCard
-from models.catalogue import DEFAULT_ORDER, challenger_of, find, transfer
+from models.catalogue import DEFAULT_ORDER, challenger_of, find, order_of, require_known, transfer
 from models.device import use_half_the_cores
-from models.interface import ModelShape
+from models.interface import ModelShape, Value
 from training import store, world
 from training.checkpoints import Checkpoints
 from training.store import Shards
@@ -60,7 +60,7 @@ class Job:
     shape: ModelShape
     class_weights: str
     architectures: tuple[str, ...]
-    values: dict[str, float]
+    values: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Start:
     card: ModelCard
     model: nn.Module
     fine_tuned: bool
+    learning_rate: float
 
 
 def read_job(parameters: Parameters) -> Job:
@@ -79,6 +80,8 @@ def read_job(parameters: Parameters) -> Job:
     ------
     ContractError
         One is missing, unknown or out of its range.
+    ArtifactError
+        One of an architecture's own is out of its range.
     """
     default = Settings(30, 64, 0.0)
     job = Job(
@@ -106,10 +109,11 @@ def read_job(parameters: Parameters) -> Job:
             0, parameters.integer("image_size", 16, 8, 1024), parameters.integer("channels", 1, 1, 3)
         ),
         class_weights=parameters.text("class_weights", "none"),
-        architectures=tuple(parameters.text("architectures", ",".join(DEFAULT_ORDER)).split(",")),
-        values=parameters.numbers(MODEL_PREFIX),
+        architectures=order_of(parameters.text("architectures", ",".join(DEFAULT_ORDER))),
+        values=parameters.texts(MODEL_PREFIX),
     )
     parameters.refuse_unknown()
+    require_known(job.values, job.architectures, MODEL_PREFIX)
     if job.shape.channels == 2:
         raise ContractError("hyperparameter channels is 2: it must be 1 (grey) or 3 (RGB)")
     return job
@@ -118,28 +122,39 @@ def read_job(parameters: Parameters) -> Job:
 def start_point(job: Job, labels: list[str], shape: ModelShape, champion: Path | None) -> Start:
     """Build the candidate's model.
 
-    Both candidates take the champion's input size, so that their comparison is one of models only.
+    Both candidates take the champion's input size, so that their comparison is one of models only; an
+    architecture that is made for one input takes that.
 
     Raises
     ------
     ArtifactError
-        The champion's artefact is damaged.
+        The champion's artefact, or what an architecture starts from, is damaged or does not fit.
     """
     before = artifact.load_card(champion) if champion else None
     if before:
         shape = ModelShape(shape.classes, before.image_size, before.channels)
     own = before.architecture if before else job.architectures[0]
-    fine_tuned = job.candidate == "old" and before is not None
-    architecture = own if job.candidate == "old" else challenger_of(own, job.architectures)
-    # The champion's weights fit the module that they were trained in, and no other.
-    values = before.values if before and fine_tuned else find(architecture).values(job.values)
-    card = ModelCard(
+    name = own if job.candidate == "old" else challenger_of(own, job.architectures)
+    if champion and before and job.candidate == "old":
+        # The champion's weights fit the module that they were trained in, and no other.
+        card = _card(job, name, labels, shape, before.values)
+        model = card.build()
+        transfer(model, labels, artifact.load_weights(champion), before.labels)
+        return Start(card, model, True, find(name).preferences.fine_tuning_rate or FINE_TUNING_RATE)
+    architecture = find(name)
+    values = architecture.values(architecture.own(job.values))
+    card = _card(job, name, labels, architecture.shape(shape), values)
+    model = card.build()
+    architecture.begin(model)
+    return Start(card, model, False, architecture.preferences.learning_rate or SCRATCH_RATE)
+
+
+def _card(
+    job: Job, architecture: str, labels: list[str], shape: ModelShape, values: dict[str, Value]
+) -> ModelCard:
+    return ModelCard(
         architecture, labels, shape.image_size, shape.channels, job.generation, job.candidate, values
     )
-    model = card.build()
-    if champion and before and fine_tuned:
-        transfer(model, labels, artifact.load_weights(champion), before.labels)
-    return Start(card, model, fine_tuned)
 
 
 def weights_of(asked: str, labels: list[str], counts: Counter[str]) -> tuple[float, ...]:
@@ -227,8 +242,7 @@ def rank(paths: Paths) -> None:
 def _train(paths: Paths, job: Job, shards: Shards, start: Start, here: World) -> None:
     card = start.card
     settings = vars(job.settings) | {
-        "learning_rate": job.settings.learning_rate
-        or (FINE_TUNING_RATE if start.fine_tuned else SCRATCH_RATE),
+        "learning_rate": job.settings.learning_rate or start.learning_rate,
         "class_weights": weights_of(job.class_weights, card.labels, Counter(shards.labels)),
     }
     index = {label: position for position, label in enumerate(card.labels)}

@@ -135,12 +135,12 @@ class Training:
     ----------
     model
         Maps normalised images to logits; it is trained in place.
+    transforms
+        How images enter it, and are varied.
     examples, settings, world
         What is learnt from, how, and with whom.
     checkpoints
         Where the run is saved, and from where it goes on; None: nowhere.
-    augment
-        Changes normalised images ``(n, channels, size, size)`` by noise ``(n, NOISE)`` in [-1, 1).
     """
 
     def __init__(
@@ -164,7 +164,12 @@ class Training:
         # V100 and T4 have no bfloat16: half precision, with the loss scaled.
         self._half = world.device.type == "cuda"
         self._sampler = Sampler(
-            len(examples.training), settings.batch_size, settings.seed, world.size, settings.accumulation
+            len(examples.training),
+            settings.batch_size,
+            settings.seed,
+            world.size,
+            settings.accumulation,
+            transforms.noise,
         )
         self._require_enough()
         self._model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
