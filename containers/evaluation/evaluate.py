@@ -48,6 +48,7 @@ class Answers:
     card: ModelCard
     predicted: list[str]
     right: NDArray[np.bool_]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def answer(directory: Path, examples: Examples) -> Answers:
     best = predict(model, card.transforms().normalise, pixels).argmax(1).tolist()
     predicted = [card.labels[position] for position in best]
     right = np.array([guess == truth for guess, truth in zip(predicted, examples.labels, strict=True)], bool)
-    return Answers(card, predicted, right)
+    return Answers(card, predicted, right, artifact.weights_digest(directory))
 
 
 def _report(
@@ -136,6 +137,7 @@ def _report(
     return {
         "architecture": answers.card.architecture,
         "generation": answers.card.generation,
+        "weightsSha256": answers.digest,
         "accuracy": accuracy(matrix),
         "accuracyInterval": list(wilson(int(answers.right.sum()), len(examples))),
         "macroF1": macro_f1(matrix),
