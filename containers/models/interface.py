@@ -63,13 +63,13 @@ Values = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Preferences:
-    """What a model is made for; None: it takes what the job says.
+    """What a model is made for.
 
     Parameters
     ----------
     image_size, channels
-        The only input that it takes; channels: 1 (grey) or 3 (RGB). Without them it is built for the input of
-        the champion that it is to beat, or for the job's ``image_size`` and ``channels``.
+        The only input that it takes; channels: 1 (grey) or 3 (RGB). None: it is built for the input of the
+        champion that it is to beat, or for the job's ``image_size`` and ``channels``.
     learning_rate, fine_tuning_rate
         The greatest learning rate from fresh weights (or from those beside the file), and from a champion's,
         unless the job's ``learning_rate`` says another.
@@ -77,8 +77,8 @@ class Preferences:
 
     image_size: int | None = None
     channels: int | None = None
-    learning_rate: float | None = None
-    fine_tuning_rate: float | None = None
+    learning_rate: float = 3e-3
+    fine_tuning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,6 @@ from training.world import World
 
 log = logging.getLogger(__name__)
 
-SCRATCH_RATE = 3e-3
-FINE_TUNING_RATE = 1e-3
 PIXELS = "train.pixels"
 MODEL_PREFIX = "model_"
 """Of hyperparameters that are the architecture's own."""
@@ -140,13 +138,13 @@ def start_point(job: Job, labels: list[str], shape: ModelShape, champion: Path |
         card = _card(job, name, labels, shape, before.values)
         model = card.build()
         transfer(model, labels, artifact.load_weights(champion), before.labels)
-        return Start(card, model, True, find(name).preferences.fine_tuning_rate or FINE_TUNING_RATE)
+        return Start(card, model, True, find(name).preferences.fine_tuning_rate)
     architecture = find(name)
     values = architecture.values(architecture.own(job.values))
     card = _card(job, name, labels, architecture.shape(shape), values)
     model = card.build()
     architecture.begin(model)
-    return Start(card, model, False, architecture.preferences.learning_rate or SCRATCH_RATE)
+    return Start(card, model, False, architecture.preferences.learning_rate)
 
 
 def _card(
