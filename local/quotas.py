@@ -1,9 +1,10 @@
 """Service Quotas for SageMaker's training instances; moto knows those of VPC only.
 
-Every type that CreateTrainingJob takes has its quota "<type> for training job usage", and the account's is
-generous. ``TRUTHLOOP_LOCAL_QUOTAS`` sets others, as JSON: ``{"ml.p3.8xlarge": 0, "ml.g5.12xlarge": null}``
-(``null``: the region does not offer it). SageMaker's other quotas are not there, and of other services only
-what moto has; asking for one that is not there is an error, as on AWS.
+Every type that CreateTrainingJob takes has its quotas "<type> for training job usage" and "<type> for spot
+training job usage", and the account's are generous. ``TRUTHLOOP_LOCAL_QUOTAS`` sets others for both, as JSON:
+``{"ml.p3.8xlarge": 0, "ml.g5.12xlarge": null}`` (``null``: the region does not offer it). SageMaker's other
+quotas are not there, and of other services only what moto has; asking for one that is not there is an error,
+as on AWS.
 """
 
 from __future__ import annotations
@@ -104,8 +105,9 @@ def training_quotas(region: str, account: str) -> list[Quota]:
     chosen: dict[str, float | None] = json.loads(os.environ.get(SETTING, "{}"))
     values = {kind: chosen.get(kind, GENEROUS) for kind in _training_types()}
     return [
-        _quota(f"{kind} for training job usage", value, region, account)
+        _quota(f"{kind} for {usage}", value, region, account)
         for kind, value in sorted(values.items())
+        for usage in ("spot training job usage", "training job usage")
         if value is not None
     ]
 

@@ -2,15 +2,19 @@
 
     make pipeline        # .venv-sdk/bin/python -m pipeline.definition, in containers/
 
-writes ``definition.json`` (to read and to review) and ``template.yaml`` (the nested CloudFormation template
-that ``sam deploy`` sends). The SDK is far too large for what runs in the loop, so both are committed; a test
-generates them again and compares.
+writes ``definition.json`` and ``definition_spot.json`` (to read and to review) and ``template.yaml`` (the
+nested CloudFormation template that ``sam deploy`` sends). The SDK is far too large for what runs in the loop,
+so all are committed; a test generates them again and compares.
 
 Prepare → TrainOld ∥ TrainNew → Evaluate → CheckGate → RegisterOld, RegisterNew | FailGate
 
-What is fixed at deployment (names, role, images) stands in the definition as ``${…}``, which
+What is fixed at deployment (names, role, images, what a model is) stands in the definition as ``${…}``, which
 CloudFormation's ``Fn::Sub`` fills in. The SDK knows no such placeholders, so it is given stand-ins of valid
 form, and :func:`with_placeholders` puts the placeholders in their place.
+
+There are two definitions because CreateTrainingJob refuses ``MaxWaitTimeInSeconds`` where
+``EnableManagedSpotTraining`` is not true, and a pipeline cannot leave a member out by a parameter. The
+template takes one of them.
 """
 
 from __future__ import annotations
@@ -36,7 +40,11 @@ os.environ.update(
 
 from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
 from sagemaker.core.processing import Processor
+from sagemaker.core.network import NetworkConfig
 from sagemaker.core.shapes import (
+    Channel,
+    CheckpointConfig,
+    DataSource,
     MetricDefinition,
     OutputDataConfig,
     ProcessingInput,
@@ -46,7 +54,7 @@ from sagemaker.core.shapes import (
     S3DataSource,
     StoppingCondition,
 )
-from sagemaker.core.training.configs import Compute, InputData
+from sagemaker.core.training.configs import Compute, Networking
 from sagemaker.core.workflow.conditions import ConditionEquals
 from sagemaker.core.workflow.functions import Join, JsonGet
 from sagemaker.core.workflow.parameters import ParameterFloat, ParameterInteger, ParameterString
@@ -60,6 +68,7 @@ from sagemaker.mlops.workflow.steps import ProcessingStep, TrainingStep
 from sagemaker.serve.model_builder import ModelBuilder
 from sagemaker.train import ModelTrainer
 
+from common.inputs import CONTENT_TYPES
 from common.logs import METRIC_DEFINITIONS
 
 HERE = Path(__file__).parent
@@ -68,11 +77,24 @@ STAND_INS = {
     "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-training:stand-in": "${TrainingImageUri}",
     "123456789012.dkr.ecr.us-east-1.amazonaws.com/truthloop-inference:stand-in": "${InferenceImageUri}",
     "stand-in-model-package-group": "${ModelPackageGroupName}",
+    "stand-in-architectures": "${Architectures}",
+    "stand-in-image-size": "${ImageSize}",
+    "stand-in-image-channels": "${ImageChannels}",
+    "stand-in-batch-size": "${BatchSize}",
 }
-ROLE, TRAINING_IMAGE, INFERENCE_IMAGE, MODEL_PACKAGE_GROUP = STAND_INS
+(
+    ROLE,
+    TRAINING_IMAGE,
+    INFERENCE_IMAGE,
+    MODEL_PACKAGE_GROUP,
+    ARCHITECTURES,
+    IMAGE_SIZE,
+    IMAGE_CHANNELS,
+    BATCH_SIZE,
+) = STAND_INS
 INPUT_ROOT = "/opt/ml/processing/input"
 OUTPUT_ROOT = "/opt/ml/processing/output"
-CONTENT_TYPES = ["image/png", "image/jpeg"]
+CHECKPOINTS = "/opt/ml/checkpoints"
 SERVING_INSTANCES = [
     "ml.g4dn.xlarge",
     "ml.g4dn.2xlarge",
@@ -90,11 +112,16 @@ CAPTURE_MANIFEST_URI = ParameterString("CaptureManifestUri")
 EXAMPLES_MANIFEST_URI = ParameterString("ExamplesManifestUri")
 CHAMPION_MANIFEST_URI = ParameterString("ChampionManifestUri")
 RUN_URI = ParameterString("RunUri")
+CHECKPOINT_URI = ParameterString("CheckpointUri")
 TRAINING_INSTANCE_TYPE = ParameterString("TrainingInstanceType", default_value="ml.p3.8xlarge")
 PROCESSING_INSTANCE_TYPE = ParameterString("ProcessingInstanceType", default_value="ml.m5.xlarge")
+TRAINING_INSTANCE_COUNT = ParameterInteger("TrainingInstanceCount", default_value=1)
+VOLUME_SIZE_GB = ParameterInteger("VolumeSizeGb", default_value=100)
 MAX_RUNTIME_SECONDS = ParameterInteger("MaxRuntimeSeconds", default_value=172_800)
+MAX_WAIT_SECONDS = ParameterInteger("MaxWaitSeconds", default_value=259_200)
 ACCURACY_THRESHOLD = ParameterFloat("AccuracyThreshold", default_value=0.85)
 IMPROVEMENT_MARGIN = ParameterFloat("ImprovementMargin", default_value=0.0)
+MAXIMUM_CLASS_LOSS = ParameterFloat("MaximumClassLoss", default_value=0.1)
 HOLDOUT_SHARE = ParameterFloat("HoldoutShare", default_value=0.2)
 EPOCHS = ParameterInteger("Epochs", default_value=30)
 PARAMETERS = [
@@ -105,11 +132,15 @@ PARAMETERS = [
     EXAMPLES_MANIFEST_URI,
     CHAMPION_MANIFEST_URI,
     RUN_URI,
+    CHECKPOINT_URI,
     TRAINING_INSTANCE_TYPE,
     PROCESSING_INSTANCE_TYPE,
+    TRAINING_INSTANCE_COUNT,
+    VOLUME_SIZE_GB,
     MAX_RUNTIME_SECONDS,
     ACCURACY_THRESHOLD,
     IMPROVEMENT_MARGIN,
+    MAXIMUM_CLASS_LOSS,
     HOLDOUT_SHARE,
     EPOCHS,
 ]
@@ -147,9 +178,11 @@ def _processor(session: PipelineSession, environment: Mapping[str, Any]) -> Proc
         image_uri=TRAINING_IMAGE,
         instance_count=1,
         instance_type=PROCESSING_INSTANCE_TYPE,
-        volume_size_in_gb=100,
+        volume_size_in_gb=VOLUME_SIZE_GB,
         max_runtime_in_seconds=MAX_RUNTIME_SECONDS,
         env=dict(environment),
+        # SageMaker brings the data in and out: the container decodes pictures of strangers, and calls nobody.
+        network_config=NetworkConfig(enable_network_isolation=True),
         sagemaker_session=session,
     )
 
@@ -173,35 +206,49 @@ def _output_uri(step: ProcessingStep, name: str) -> Any:
     return step.properties.ProcessingOutputConfig.Outputs[name].S3Output.S3Uri
 
 
-def _train(session: PipelineSession, candidate: str, prepare: ProcessingStep) -> TrainingStep:
+def _channel(name: str, uri: Any, data_type: str, mode: str) -> Channel:
+    source = S3DataSource(s3_data_type=data_type, s3_uri=uri, s3_data_distribution_type="FullyReplicated")
+    return Channel(channel_name=name, data_source=DataSource(s3_data_source=source), input_mode=mode)
+
+
+def _train(session: PipelineSession, candidate: str, prepare: ProcessingStep, *, spot: bool) -> TrainingStep:
+    limits = {"max_runtime_in_seconds": MAX_RUNTIME_SECONDS}
+    if spot:
+        limits["max_wait_time_in_seconds"] = MAX_WAIT_SECONDS
     trainer = ModelTrainer(
         sagemaker_session=session,
         role=ROLE,
         training_image=TRAINING_IMAGE,
-        compute=Compute(instance_type=TRAINING_INSTANCE_TYPE, instance_count=1, volume_size_in_gb=100),
-        # Not validated: the SDK's type admits no pipeline variable here, though the service does.
-        stopping_condition=StoppingCondition.model_construct(max_runtime_in_seconds=MAX_RUNTIME_SECONDS),
+        # Not validated: the SDK's types admit no pipeline variable for these, though the service does.
+        compute=Compute.model_construct(
+            instance_type=TRAINING_INSTANCE_TYPE,
+            instance_count=TRAINING_INSTANCE_COUNT,
+            volume_size_in_gb=VOLUME_SIZE_GB,
+            enable_managed_spot_training=spot,
+        ),
+        stopping_condition=StoppingCondition.model_construct(**limits),
+        # Instances of one job still reach each other; nothing else is reached.
+        networking=Networking(enable_network_isolation=True),
         output_data_config=OutputDataConfig(s3_output_path=_run_uri("models"), compression_type="GZIP"),
+        # The prefix is the candidate's alone: a job goes on from what it finds there.
+        checkpoint_config=CheckpointConfig(
+            s3_uri=Join(on="/", values=[CHECKPOINT_URI, candidate]), local_path=CHECKPOINTS
+        ),
         hyperparameters={
             "candidate": candidate,
             "generation": GENERATION,
             "epochs": EPOCHS.to_string(),
-            "batch_size": "64",
-            "image_size": "16",
-            "channels": "1",
+            "architectures": ARCHITECTURES,
+            "batch_size": BATCH_SIZE,
+            "image_size": IMAGE_SIZE,
+            "channels": IMAGE_CHANNELS,
             "seed": "0",
         },
         input_data_config=[
-            InputData(
-                channel_name=name,
-                data_source=S3DataSource(
-                    s3_data_type=data_type, s3_uri=uri, s3_data_distribution_type="FullyReplicated"
-                ),
-            )
-            for name, data_type, uri in (
-                ("train", "S3Prefix", _output_uri(prepare, "train")),
-                ("champion", "ManifestFile", CHAMPION_MANIFEST_URI),
-            )
+            # Read from start to end, once: training begins before the last shard has come.
+            _channel("train", _output_uri(prepare, "train"), "S3Prefix", "FastFile"),
+            # FastFile knows no manifests.
+            _channel("champion", CHAMPION_MANIFEST_URI, "ManifestFile", "File"),
         ],
     ).with_metric_definitions(
         [MetricDefinition(name=metric["Name"], regex=metric["Regex"]) for metric in METRIC_DEFINITIONS]
@@ -218,6 +265,7 @@ def _evaluate(
     environment = {
         "ACCURACY_THRESHOLD": ACCURACY_THRESHOLD.to_string(),
         "IMPROVEMENT_MARGIN": IMPROVEMENT_MARGIN.to_string(),
+        "MAXIMUM_CLASS_LOSS": MAXIMUM_CLASS_LOSS.to_string(),
     }
     arguments = _processor(session, environment).run(
         arguments=["evaluate"],
@@ -235,9 +283,17 @@ def _evaluate(
     return ProcessingStep(name="Evaluate", step_args=arguments, property_files=[report])
 
 
-def _register(session: PipelineSession, candidate: str, trained: TrainingStep) -> ModelStep:
+def _evaluated(report: PropertyFile, path: str) -> JsonGet:
+    return JsonGet(step_name="Evaluate", property_file=report, json_path=path)
+
+
+def _register(
+    session: PipelineSession, candidate: str, trained: TrainingStep, report: PropertyFile
+) -> ModelStep:
     builder = ModelBuilder(
         image_uri=INFERENCE_IMAGE,
+        # The server loads these weights and no others: what was evaluated is what is served.
+        env_vars={"MODEL_SHA256": _evaluated(report, f"models.{candidate}.weightsSha256")},
         dependencies={},  # or the SDK prepares to upload code, though the image holds all of it
         s3_model_data_url=trained.properties.ModelArtifacts.S3ModelArtifacts,
         role_arn=ROLE,
@@ -248,7 +304,7 @@ def _register(session: PipelineSession, candidate: str, trained: TrainingStep) -
     )
     arguments = builder.register(
         model_package_group_name=MODEL_PACKAGE_GROUP,
-        content_types=CONTENT_TYPES,
+        content_types=list(CONTENT_TYPES),
         response_types=["application/json"],
         inference_instances=SERVING_INSTANCES,
         approval_status="PendingManualApproval",
@@ -259,6 +315,7 @@ def _register(session: PipelineSession, candidate: str, trained: TrainingStep) -
             "datasetUri": DATASET_URI,
             "evaluationUri": _run_uri("evaluation", "evaluation.json"),
             "labelsUri": _run_uri("evaluation", "labels.json"),
+            "reportUri": _run_uri("evaluation", candidate, "report.html"),
         },
         domain="COMPUTER_VISION",
         task="IMAGE_CLASSIFICATION",
@@ -266,11 +323,17 @@ def _register(session: PipelineSession, candidate: str, trained: TrainingStep) -
     return ModelStep(name=f"Register{candidate.title()}", step_args=arguments)
 
 
-def build() -> Pipeline:
-    """Return the pipeline; nothing is called, so it needs neither an account nor a network."""
+def build(*, spot: bool) -> Pipeline:
+    """Return the pipeline; nothing is called, so it needs neither an account nor a network.
+
+    Parameters
+    ----------
+    spot
+        Whether the training jobs run on spare capacity.
+    """
     session = PipelineSession(default_bucket="unused")
     prepare = _prepare(session)
-    trained = {candidate: _train(session, candidate, prepare) for candidate in ("old", "new")}
+    trained = {candidate: _train(session, candidate, prepare, spot=spot) for candidate in ("old", "new")}
     report = PropertyFile(name="Evaluation", output_name="evaluation", path="evaluation.json")
     evaluate = _evaluate(session, prepare, trained, report)
     reason = [
@@ -281,17 +344,13 @@ def build() -> Pipeline:
     ]
     check = ConditionStep(
         name="CheckGate",
-        conditions=[
-            ConditionEquals(
-                left=JsonGet(step_name="Evaluate", property_file=report, json_path="gate.passed"), right=1
-            )
-        ],
-        if_steps=[_register(session, candidate, step) for candidate, step in trained.items()],
+        conditions=[ConditionEquals(left=_evaluated(report, "gate.passed"), right=1)],
+        if_steps=[_register(session, candidate, step, report) for candidate, step in trained.items()],
         else_steps=[FailStep(name="FailGate", error_message=Join(on="", values=reason))],
     )
     return Pipeline(
         name="stand-in",
-        parameters=PARAMETERS,
+        parameters=[*PARAMETERS, MAX_WAIT_SECONDS] if spot else PARAMETERS,
         steps=[prepare, *trained.values(), evaluate, check],
         # An experiment per run would need rights for nothing that the loop reads.
         pipeline_experiment_config=None,
@@ -317,11 +376,11 @@ def with_placeholders(definition: str) -> str:
     return definition
 
 
-def definition_text() -> str:
-    """Return ``definition.json``."""
+def definition_text(*, spot: bool) -> str:
+    """Return ``definition.json``, or ``definition_spot.json``."""
     logging.disable(logging.WARNING)  # the SDK warns of every name that it leaves to the service
     warnings.simplefilter("ignore", UserWarning)
-    definition = json.loads(with_placeholders(build().definition()))
+    definition = json.loads(with_placeholders(build(spot=spot).definition()))
     return json.dumps(definition, indent=2) + "\n"
 
 
@@ -349,6 +408,25 @@ Parameters:
   InferenceImageUri:
     Type: String
     Description: Image of containers/inference.
+  Architectures:
+    Type: String
+    Description: Architectures to train, the first model's first.
+  ImageSize:
+    Type: Number
+    Description: Height and width of a first model's input.
+  ImageChannels:
+    Type: Number
+    Description: Channels of a first model's input.
+  BatchSize:
+    Type: Number
+    Description: Images per step and process of training.
+  UseSpotTraining:
+    Type: String
+    AllowedValues: ["true", "false"]
+    Description: Whether training uses spare capacity.
+
+Conditions:
+  UsesSpot: !Equals [!Ref UseSpotTraining, "true"]
 
 Resources:
   Pipeline:
@@ -359,8 +437,12 @@ Resources:
       PipelineDescription: Prepare, train the old and a new model, compare both with the champion, register.
       RoleArn: !Ref PipelineRoleArn
       PipelineDefinition:
-        PipelineDefinitionBody: !Sub >-
-          %s
+        PipelineDefinitionBody: !If
+          - UsesSpot
+          - !Sub >-
+            %s
+          - !Sub >-
+            %s
 
 Outputs:
   PipelineName:
@@ -372,16 +454,19 @@ Outputs:
 """
 
 
-def template_text(definition: str) -> str:
-    """Return ``template.yaml`` for the text of ``definition.json``."""
-    return TEMPLATE % json.dumps(json.loads(definition), separators=(",", ":"))
+def template_text(definition: str, with_spot: str) -> str:
+    """Return ``template.yaml`` for the texts of ``definition.json`` and ``definition_spot.json``."""
+    return TEMPLATE % tuple(
+        json.dumps(json.loads(text), separators=(",", ":")) for text in (with_spot, definition)
+    )
 
 
 def main(directory: Path) -> None:
-    """Write both files into ``directory``."""
-    definition = definition_text()
+    """Write the three files into ``directory``."""
+    definition, with_spot = definition_text(spot=False), definition_text(spot=True)
     (directory / "definition.json").write_text(definition, "utf-8")
-    (directory / "template.yaml").write_text(template_text(definition), "utf-8")
+    (directory / "definition_spot.json").write_text(with_spot, "utf-8")
+    (directory / "template.yaml").write_text(template_text(definition, with_spot), "utf-8")
 
 
 if __name__ == "__main__":

@@ -138,6 +138,15 @@ class Job(ABC):
         """Handle the container's output."""
         self.log.write(lines)
 
+    def deadline(self) -> float:
+        """Return when the container must have ended, by the monotonic clock; asked when it starts."""
+        limit = float((self.body.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400))
+        return time.monotonic() + limit
+
+    def reclaimed(self) -> bool:
+        """Whether the instance was taken away below the running container."""
+        return False
+
     # -- for everybody -------------------------------------------------------------------------
     @property
     def status(self) -> str:
@@ -184,7 +193,7 @@ class Job(ABC):
     def _run(self) -> None:
         status, failure = "Completed", None
         try:
-            code = self._run_container()
+            code = self.run_container()
             self.on_exited(code)
             if self.stop_requested.is_set() or self.timed_out:
                 status = "Stopped"
@@ -205,7 +214,8 @@ class Job(ABC):
         self.done.set()
         self.publish()
 
-    def _run_container(self) -> int:
+    def run_container(self) -> int:
+        """Run the container to its end and return its exit code."""
         image, argv, variables = self.prepare()
         self.check_stop()
         environment = container_environment(
@@ -222,13 +232,12 @@ class Job(ABC):
         return self._wait(process)
 
     def _wait(self, process: ContainerProcess) -> int:
-        limit = float((self.body.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400))
-        deadline = time.monotonic() + limit
+        deadline = self.deadline()
         while True:
             code = process.wait(0.05)
             if code is not None:
                 return code
-            if self.stop_requested.is_set():
+            if self.stop_requested.is_set() or self.reclaimed():
                 return process.stop(stop_grace())
             if time.monotonic() > deadline:
                 self.timed_out = True

@@ -1,9 +1,18 @@
-"""Training jobs: SageMaker's training contract around a real process."""
+"""Training jobs: SageMaker's training contract around a real process.
+
+What differs from AWS: one instance, one machine; FastFile channels are copied before the container starts, as
+File channels are; checkpoints are uploaded once a second; network isolation isolates nothing. A spot instance
+is never taken away, unless ``TRUTHLOOP_SPOT_INTERRUPTIONS`` says how many times each spot job loses its own:
+each time when its container has shown that it is under way (the first metric that the request defines, or the
+first line where it defines none).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import time
 from typing import Any
 
@@ -19,10 +28,12 @@ _MESSAGES = {
     "Training": "Training image download completed. Training in progress.",
     "Uploading": "Uploading generated training model",
     "Stopping": "Stopping the training job",
+    "Interrupted": "The managed spot instances were interrupted",
     "Completed": "Training job completed",
     "Failed": "Training job failed",
     "Stopped": "Training job stopped",
     "MaxRuntimeExceeded": "Resource released due to exceeding the maximum runtime",
+    "MaxWaitTimeExceeded": "Resource released due to exceeding the maximum wait time",
 }
 _COPIED = (
     "TrainingJobName",
@@ -46,6 +57,9 @@ _COPIED = (
     "RetryStrategy",
 )
 _CHECKPOINTS = "/opt/ml/checkpoints"
+
+INTERRUPTIONS_VARIABLE = "TRUTHLOOP_SPOT_INTERRUPTIONS"
+"""How many times each spot job loses its instance; none by default."""
 
 
 class TrainingJob(Job):
@@ -81,6 +95,12 @@ class TrainingJob(Job):
         ]
         self._found: dict[str, Params] = {}
         self._checkpoints: ContinuousUpload | None = None
+        self._spot = bool(request.get("EnableManagedSpotTraining"))
+        self._interruptions = int(os.environ.get(INTERRUPTIONS_VARIABLE, "0")) if self._spot else 0
+        self._under_way = False
+        self._created = time.monotonic()
+        self._started: float | None = None
+        self._trained = 0.0
         super().__init__(sagemaker, region, name, arn, body, tags_of(request))
 
     def log_stream_name(self) -> str:
@@ -99,6 +119,42 @@ class TrainingJob(Job):
             self.body["SecondaryStatus"] = secondary
             self.body["LastModifiedTime"] = moment
         self.publish()
+
+    def deadline(self) -> float:
+        """Return the earlier end: of the time to run, all instances together, or of the time to wait."""
+        self._started = time.monotonic()
+        limits = self.body["StoppingCondition"]
+        end = self._started + float(limits.get("MaxRuntimeInSeconds", 86400)) - self._trained
+        return min(end, self._created + float(limits.get("MaxWaitTimeInSeconds", float("inf"))))
+
+    def reclaimed(self) -> bool:
+        """Whether a spot instance is due to be taken away."""
+        return self._interruptions > 0 and self._under_way
+
+    def run_container(self) -> int:
+        """Run the container, on another instance whenever a spot instance was taken away."""
+        while True:
+            code = super().run_container()
+            self._count_training()
+            # It may have come to its end before it heard of it.
+            if not self.reclaimed() or self.stop_requested.is_set() or self.timed_out or code == 0:
+                return code
+            self._change_instance()
+
+    def _change_instance(self) -> None:
+        """Keep the checkpoints and lose all the rest."""
+        self._interruptions -= 1
+        self._under_way = False
+        if self._checkpoints:
+            self._checkpoints.finish()
+        self._enter("Interrupted")
+        shutil.rmtree(self.ml)
+        self._enter("Starting")
+
+    def _count_training(self) -> None:
+        if self._started is not None:
+            self._trained += time.monotonic() - self._started
+            self._started = None
 
     def request_stop(self) -> None:
         """Stop; the secondary status follows at once."""
@@ -130,7 +186,7 @@ class TrainingJob(Job):
         variables = self._write_configuration(channels)
         self._enter("Training")
         with self.lock:
-            self.body["TrainingStartTime"] = now()
+            self.body.setdefault("TrainingStartTime", now())
         return image, argv, variables
 
     def _restore_checkpoints(self) -> None:
@@ -153,7 +209,7 @@ class TrainingJob(Job):
         }
         inputs = {
             channel["ChannelName"]: {
-                "TrainingInputMode": "File",
+                "TrainingInputMode": _input_mode(channel, self.body["AlgorithmSpecification"]),
                 "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
                     "S3DataDistributionType", "FullyReplicated"
                 ),
@@ -190,6 +246,7 @@ class TrainingJob(Job):
     def take_lines(self, lines: list[str]) -> None:
         """Log the lines and look for the metrics that the request defined."""
         super().take_lines(lines)
+        self._under_way = self._under_way or bool(lines and not self._metrics)
         for line in lines if self._metrics else ():
             for name, regex in self._metrics:
                 match = regex.search(line)
@@ -198,6 +255,7 @@ class TrainingJob(Job):
                         value = float(match.group(1))
                     except (ValueError, IndexError):
                         continue  # CloudWatch takes numbers only; SageMaker skips the rest as well
+                    self._under_way = True
                     self._found[name] = {"MetricName": name, "Value": value, "Timestamp": now()}
 
     def on_exited(self, code: int) -> None:
@@ -229,7 +287,7 @@ class TrainingJob(Job):
         """Close the transitions and count the time."""
         if self._checkpoints:
             self._checkpoints.abandon()
-        secondary = "MaxRuntimeExceeded" if self.timed_out else status
+        secondary = self._limit_exceeded() if self.timed_out else status
         moment = now()
         transitions = self.body["SecondaryStatusTransitions"]
         transitions[-1]["EndTime"] = moment
@@ -243,8 +301,15 @@ class TrainingJob(Job):
             self.body["FailureReason"] = failure
         started = self.body.get("TrainingStartTime")
         if started:
-            self.body["TrainingTimeInSeconds"] = seconds_between(started, moment)
-            self.body["BillableTimeInSeconds"] = self.body["TrainingTimeInSeconds"]
+            whole = seconds_between(started, moment)
+            self.body["TrainingTimeInSeconds"] = whole
+            # Spot instances are billed for what they ran, and what that costs less is not known here.
+            self.body["BillableTimeInSeconds"] = min(whole, max(1, round(self._trained)))
+
+    def _limit_exceeded(self) -> str:
+        waited = time.monotonic() - self._created
+        longest = self.body["StoppingCondition"].get("MaxWaitTimeInSeconds", float("inf"))
+        return "MaxWaitTimeExceeded" if waited > longest else "MaxRuntimeExceeded"
 
 
 def create(sagemaker: SageMaker, region: str, request: Params) -> TrainingJob:
@@ -263,7 +328,27 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> TrainingJob:
     )
 
 
+def _input_mode(channel: Params, specification: Params) -> str:
+    return str(channel.get("InputMode") or specification.get("TrainingInputMode", "File"))
+
+
+def _validate_limits(request: Params) -> None:
+    """Judge the times as CreateTrainingJob does."""
+    limits = request.get("StoppingCondition") or {}
+    wait, spot = limits.get("MaxWaitTimeInSeconds"), request.get("EnableManagedSpotTraining")
+    if wait is not None and not spot:
+        raise ValidationError(
+            "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true"
+        )
+    if spot and (wait is None or wait < limits.get("MaxRuntimeInSeconds", 86400)):
+        raise ValidationError(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
+            "MaxRuntimeInSeconds"
+        )
+
+
 def _validate(request: Params) -> None:
+    _validate_limits(request)
     for needed in ("AlgorithmSpecification", "ResourceConfig"):
         if not request.get(needed):
             # Optional in the API for serverless training jobs alone.
@@ -295,7 +380,14 @@ def _validate(request: Params) -> None:
         if channel["ChannelName"] in names:
             raise ValidationError(f"{where}.ChannelName {channel['ChannelName']!r} is used twice.")
         names.add(channel["ChannelName"])
-        mode = channel.get("InputMode") or specification.get("TrainingInputMode", "File")
+        mode = _input_mode(channel, specification)
+        if (
+            mode == "FastFile"
+            and channel["DataSource"].get("S3DataSource", {}).get("S3DataType") != "S3Prefix"
+        ):
+            raise ValidationError(
+                f"{where}: FastFile mode takes an S3DataSource of the S3DataType S3Prefix only."
+            )
         if mode == "Pipe":
             raise UnsupportedOperation(f"{where}.InputMode Pipe is not supported by the embedded AWS.")
         if channel.get("CompressionType", "None") != "None":

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from common.contract import Parameters
+from common.inputs import CONTENT_TYPES
 from tests.containers.conftest import CONTAINERS
 from training.__main__ import ENTRY_POINTS
+from training.train import read_job
 
 ROOT = CONTAINERS.parent
 SDK_PYTHON = ROOT / ".venv-sdk" / "bin" / "python"
@@ -39,7 +42,7 @@ def test_the_committed_files_are_what_the_source_generates(tmp_path: Path) -> No
             "the SageMaker SDK is not installed: run `make pipeline`, which installs it, and try again"
         )
     subprocess.run([SDK_PYTHON, "-m", "pipeline.definition", tmp_path], cwd=CONTAINERS, check=True)
-    for name in ("definition.json", "template.yaml"):
+    for name in ("definition.json", "definition_spot.json", "template.yaml"):
         assert (tmp_path / name).read_text() == (PIPELINE / name).read_text(), (
             f"containers/pipeline/{name} is not what definition.py generates: run `make pipeline` and commit"
         )
@@ -66,15 +69,17 @@ def test_the_steps_and_parameters_are_those_of_the_conventions(definition: Any) 
                 "ExamplesManifestUri",
                 "ChampionManifestUri",
                 "RunUri",
+                "CheckpointUri",
                 "TrainingInstanceType",
                 "ProcessingInstanceType",
             ),
             "String",
         ),
-        "MaxRuntimeSeconds": "Integer",
+        **dict.fromkeys(("TrainingInstanceCount", "VolumeSizeGb", "MaxRuntimeSeconds"), "Integer"),
         "Epochs": "Integer",
         "AccuracyThreshold": "Float",
         "ImprovementMargin": "Float",
+        "MaximumClassLoss": "Float",
         "HoldoutShare": "Float",
     }
 
@@ -88,6 +93,10 @@ def test_nothing_of_the_machine_that_generated_it_is_left(definition: Any) -> No
         "ModelPackageGroupName",
         "TrainingImageUri",
         "InferenceImageUri",
+        "Architectures",
+        "ImageSize",
+        "ImageChannels",
+        "BatchSize",
     }
 
 
@@ -137,11 +146,47 @@ def test_both_candidates_wait_for_approval_with_what_decides_about_them(definiti
         arguments = steps(definition)[f"Register{candidate.title()}"]["Arguments"]
         assert arguments["ModelApprovalStatus"] == "PendingManualApproval"
         properties = arguments["CustomerMetadataProperties"]
-        assert sorted(properties) == ["candidate", "datasetUri", "evaluationUri", "generation", "labelsUri"]
+        assert sorted(properties) == [
+            "candidate",
+            "datasetUri",
+            "evaluationUri",
+            "generation",
+            "labelsUri",
+            "reportUri",
+        ]
         assert properties["candidate"] == candidate
-        assert arguments["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == {
+        (container,) = arguments["InferenceSpecification"]["Containers"]
+        assert container["ModelDataUrl"] == {
             "Get": f"Steps.Train{candidate.title()}.ModelArtifacts.S3ModelArtifacts"
         }
+        (digest,) = container["Environment"].values()
+        assert digest["Std:JsonGet"]["Path"] == f"models.{candidate}.weightsSha256"
+        assert arguments["InferenceSpecification"]["SupportedContentTypes"] == list(CONTENT_TYPES)
+
+
+def test_no_job_reaches_the_network(definition: Any) -> None:
+    found = steps(definition)
+    for name in ("TrainOld", "TrainNew"):
+        assert found[name]["Arguments"]["EnableNetworkIsolation"] is True
+    for name in ("Prepare", "Evaluate"):
+        assert found[name]["Arguments"]["NetworkConfig"] == {"EnableNetworkIsolation": True}
+
+
+def test_the_hyperparameters_are_those_that_training_reads(definition: Any) -> None:
+    placeholders = {
+        "${Architectures}": "convmixer,convnet",
+        "${BatchSize}": "32",
+        "${ImageSize}": "24",
+        "${ImageChannels}": "3",
+    }
+    for name in ("TrainOld", "TrainNew"):
+        given = {
+            key: placeholders.get(value, value) if isinstance(value, str) else "1"
+            for key, value in steps(definition)[name]["Arguments"]["HyperParameters"].items()
+        }
+        job = read_job(Parameters(given, "hyperparameter"))
+        assert (job.shape.image_size, job.shape.channels, job.settings.batch_size) == (24, 3, 32)
+        assert job.architectures == ("convmixer", "convnet")
 
 
 class _Template(yaml.SafeLoader):
@@ -150,22 +195,33 @@ class _Template(yaml.SafeLoader):
 
 _Template.add_multi_constructor(
     "!",
-    lambda loader, tag, node: {tag: loader.construct_scalar(node)},
+    lambda loader, tag, node: {
+        tag: loader.construct_sequence(node, deep=True)
+        if isinstance(node, yaml.SequenceNode)
+        else loader.construct_scalar(node)
+    },
 )
 
 
 def test_the_template_holds_the_definition_and_passes_cfn_lint(definition: Any) -> None:
     template = yaml.load((PIPELINE / "template.yaml").read_text(), _Template)
     properties = template["Resources"]["Pipeline"]["Properties"]
-    body = properties["PipelineDefinition"]["PipelineDefinitionBody"]["Sub"]
-    assert json.loads(body) == definition
+    condition, with_spot, without = properties["PipelineDefinition"]["PipelineDefinitionBody"]["If"]
+    assert condition == "UsesSpot"
+    assert json.loads(without["Sub"]) == definition
+    assert json.loads(with_spot["Sub"]) == json.loads((PIPELINE / "definition_spot.json").read_text())
     assert sorted(template["Parameters"]) == [
+        "Architectures",
+        "BatchSize",
+        "ImageChannels",
+        "ImageSize",
         "InferenceImageUri",
         "JobRoleArn",
         "ModelPackageGroupName",
         "PipelineName",
         "PipelineRoleArn",
         "TrainingImageUri",
+        "UseSpotTraining",
     ]
     lint = [Path(sys.executable).parent / "cfn-lint", PIPELINE / "template.yaml"]
     found = subprocess.run(lint, capture_output=True, text=True, check=False)

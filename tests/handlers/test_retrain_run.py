@@ -83,7 +83,22 @@ def test_a_start_passes_the_parameters_and_is_written_down(base: Any, claim: Any
     assert given["Epochs"] == "30"
     assert given["TrainingInstanceType"] == "ml.p3.8xlarge"
     assert given["ExamplesManifestUri"] == dataset["examplesManifestUri"]
-    assert len(given) == 14
+    assert given["CheckpointUri"] == f"s3://{BUCKET}/checkpoints/g00000001"
+    assert (given["MaximumClassLoss"], given["TrainingInstanceCount"], given["VolumeSizeGb"]) == (
+        "0.1",
+        "1",
+        "100",
+    )
+    assert len(given) == 18
+
+
+def test_only_a_spot_run_is_given_the_time_to_wait(base: Any, claim: Any) -> None:
+    base.configure("POLICY", useSpotTraining=True, maxWaitSeconds=200_000)
+    _, start = started(base, claim)
+    given = base.sagemaker.list_pipeline_parameters_for_execution(
+        PipelineExecutionArn=start["pipelineExecutionArn"]
+    )["PipelineParameters"]
+    assert {"Name": "MaxWaitSeconds", "Value": "200000"} in given
 
 
 def test_a_second_start_finds_the_first(base: Any, claim: Any) -> None:

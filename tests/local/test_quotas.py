@@ -72,6 +72,13 @@ def test_a_setting_makes_the_account_poor(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_functions_reader_finds_a_quota_on_its_page(server: Any, quotas: Any) -> None:
     reader = ServiceQuotas(quotas, server.client("sagemaker"))
     for instance_type in ("ml.c4.xlarge", *SUCCESSORS):
-        reading = reader.read(instance_type, 2)
+        reading = reader.read(instance_type, 2, spot=False)
         assert (reading.limit, reading.problem) == (16, "")
-    assert reader.read("ml.x9.large", 2).limit is None
+    assert reader.read("ml.x9.large", 2, spot=False).limit is None
+
+
+def test_spot_training_has_a_quota_of_its_own(server: Any, quotas: Any) -> None:
+    reader = ServiceQuotas(quotas, server.client("sagemaker"))
+    assert reader.read("ml.p3.8xlarge", 2, spot=True).limit == 16
+    names = {quota["QuotaName"] for quota in training_quotas("us-east-1", "123456789012")}
+    assert "ml.p3.8xlarge for spot training job usage" in names

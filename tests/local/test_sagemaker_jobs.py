@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.sagemaker_driver import PROBE, REGISTRY, ROLE, Driver, alive, role, unique, wait_until
+from tests.local.sagemaker_driver import (
+    PROBE,
+    REGISTRY,
+    ROLE,
+    Driver,
+    alive,
+    own_server,
+    role,
+    unique,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +217,78 @@ def test_checkpoints_are_kept_and_restored(aws: Driver) -> None:
     assert aws.get(aws.uri("checkpoints/mine/step")) == b"xx"
     lines = aws.messages("/aws/sagemaker/TrainingJobs", job["TrainingJobName"])
     assert "accuracy=0.5; resumed from 'x'" in lines
+
+
+# -- spot --------------------------------------------------------------------------------------------------
+
+
+def spot(**changes: Any) -> dict[str, Any]:
+    return {
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+        **changes,
+    }
+
+
+def test_an_interrupted_spot_job_goes_on_from_its_checkpoint_on_another_instance() -> None:
+    # Given: each spot job loses its instance twice, as soon as it has reported a metric
+    with own_server(TRUTHLOOP_SPOT_INTERRUPTIONS="2") as (server, _):
+        aws = Driver(server)
+        algorithm = aws.training_request("any")["AlgorithmSpecification"] | {
+            "MetricDefinitions": [{"Name": "step", "Regex": r"step=(\d)"}]
+        }
+        # When: it would take a minute, the third time a moment
+        checkpoints = aws.uri("checkpoints/spot")
+        request = spot(
+            AlgorithmSpecification=algorithm,
+            CheckpointConfig={"S3Uri": checkpoints},
+            HyperParameters={"seconds_before_step_3": "60"},
+        )
+        job = aws.train(**request)
+        on_demand = aws.train(AlgorithmSpecification=algorithm)
+        # Then
+        assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+        assert aws.get(f"{checkpoints}/step") == b"xxx"
+        once = ["Starting", "Downloading", "Training"]
+        assert [each["Status"] for each in job["SecondaryStatusTransitions"]] == [
+            *once, "Interrupted", *once, "Interrupted", *once, "Uploading", "Completed",
+        ]  # fmt: skip
+        assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
+        # And: what the first instances left besides is lost, and nobody else is interrupted
+        assert aws.tar_member(job["ModelArtifacts"]["S3ModelArtifacts"], "weights.json")
+        assert "Interrupted" not in {each["Status"] for each in on_demand["SecondaryStatusTransitions"]}
+
+
+def test_the_time_to_wait_is_judged_as_sagemaker_judges_it(aws: Driver) -> None:
+    only_spot = (
+        "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true"
+    )
+    limits = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}
+    with pytest.raises(ClientError, match=only_spot):
+        aws.train(StoppingCondition=limits)
+    for limits in ({"MaxRuntimeInSeconds": 60}, {"MaxRuntimeInSeconds": 61, "MaxWaitTimeInSeconds": 60}):
+        with pytest.raises(ClientError, match="must be present and be greater than or equal to"):
+            aws.train(**spot(StoppingCondition=limits))
+
+
+def test_a_spot_job_that_waits_too_long_is_stopped(aws: Driver) -> None:
+    limits = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
+    job = aws.train(**spot(HyperParameters={"seconds": "60"}, StoppingCondition=limits))
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+
+
+def test_a_fast_file_channel_is_a_prefix_and_lies_there_as_files(aws: Driver) -> None:
+    aws.put("fast/a.txt", "a")
+    fast = channel("train", aws.uri("fast/"), "S3Prefix") | {"InputMode": "FastFile"}
+    job = aws.train(InputDataConfig=[fast])
+    seen = aws.tar_member(
+        job["ModelArtifacts"]["S3ModelArtifacts"].replace("model.tar", "output.tar"), "seen.json"
+    )
+    assert seen["data"] == {"train/a.txt": "a"}
+    assert seen["inputs"]["train"]["TrainingInputMode"] == "FastFile"
+    manifest = aws.put("fast.json", json.dumps([{"prefix": aws.uri("fast/")}, "a.txt"]))
+    with pytest.raises(ClientError, match="FastFile mode takes an S3DataSource"):
+        aws.train(InputDataConfig=[channel("train", manifest, "ManifestFile") | {"InputMode": "FastFile"}])
 
 
 def test_job_names_are_unique_and_jobs_are_listed(aws: Driver) -> None:

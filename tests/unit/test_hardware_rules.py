@@ -124,10 +124,12 @@ def test_the_shipped_architectures_are_those_of_the_locked_torch() -> None:
 
 
 def test_a_run_needs_the_instances_that_its_definition_asks_for() -> None:
+    # TRAINING_INSTANCES of them for each instance of a job: policy.instances_needed multiplies.
     steps = json.loads((ROOT / "containers/pipeline/definition.json").read_text())["Steps"]
     asked = [step["Arguments"]["ResourceConfig"] for step in steps if step["Type"] == "Training"]
     assert all(each["InstanceType"] == {"Get": "Parameters.TrainingInstanceType"} for each in asked)
-    assert sum(each["InstanceCount"] for each in asked) == TRAINING_INSTANCES
+    assert all(each["InstanceCount"] == {"Get": "Parameters.TrainingInstanceCount"} for each in asked)
+    assert len(asked) == TRAINING_INSTANCES
 
 
 def test_the_documentation_has_the_same_table() -> None:

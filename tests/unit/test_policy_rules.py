@@ -266,6 +266,23 @@ def test_what_the_quota_lacks_is_said_with_both_ways_out() -> None:
     assert "wait until other training jobs have ended" in busy
 
 
+def test_several_instances_and_spot_training_ask_for_their_own_quota() -> None:
+    policy = replace(POLICY, training_instance_count=3, use_spot_training=True)
+    few = judge(replace(EVIDENCE, quota=QuotaReading(5, 0)), policy, NOW)
+    assert few.reason == "QUOTA"
+    assert "and 6 are needed at the same time" in few.message
+    assert '"ml.p3.8xlarge for spot training job usage"' in few.message
+    assert "set UseSpotTraining to false" in few.message
+    enough = judge(replace(EVIDENCE, quota=QuotaReading(6, 0)), policy, NOW)
+    assert enough.verdict == START
+
+
+def test_the_estimate_of_a_spot_run_is_the_upper_bound_and_says_so() -> None:
+    spot = judge(EVIDENCE, replace(POLICY, use_spot_training=True), NOW)
+    assert spot.estimated_usd == judge(EVIDENCE, POLICY, NOW).estimated_usd
+    assert "at the price on demand; spot training costs less" in spot.message
+
+
 def test_a_quota_that_nobody_may_read_does_not_keep_a_team_from_training() -> None:
     verdict = judge(replace(EVIDENCE, quota=QuotaReading(None, None, "AccessDeniedException")), POLICY, NOW)
     assert verdict.verdict == START

@@ -39,6 +39,8 @@ def test_what_is_optional_has_the_defaults_of_the_conventions() -> None:
     assert (policy.capture_horizon_hours, policy.capture_wait_minutes) == (24, 30)
     assert (policy.training_image_architectures, policy.accuracy_alarm_name) == ((), "")
     assert policy.instance_price_usd == 0
+    assert (policy.maximum_class_loss, policy.training_instance_count, policy.volume_size_gb) == (0.1, 1, 100)
+    assert (policy.use_spot_training, policy.max_wait_seconds) == (False, 259_200)
 
 
 def test_what_is_given_is_read() -> None:
@@ -72,6 +74,8 @@ def test_what_is_given_is_read() -> None:
         ("trainingImageArchitectures", ["7.0"], "torch.cuda.get_arch_list()"),
         ("trainingImageArchitectures", "sm_70", "not a list"),
         ("minimumLabels", 3, "unknown keys"),
+        ("trainingInstanceCount", 0, "at least 1"),
+        ("useSpotTraining", "perhaps", "not readable"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(key: str, value: object, said: str) -> None:
@@ -79,3 +83,16 @@ def test_what_cannot_be_meant_is_refused_by_name(key: str, value: object, said: 
         read(**{key: value})
     assert key in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_spot_training_is_on_or_off_as_json_or_as_text() -> None:
+    assert read(useSpotTraining=True).use_spot_training is True
+    assert read(useSpotTraining="true").use_spot_training is True
+    assert read(useSpotTraining="false").use_spot_training is False
+
+
+def test_a_spot_run_may_wait_no_shorter_than_it_may_run() -> None:
+    assert read(useSpotTraining=False, maxWaitSeconds=60).max_wait_seconds == 60
+    assert read(useSpotTraining=True, maxWaitSeconds=172_800).max_wait_seconds == 172_800
+    with pytest.raises(SettingsError, match="MaxWaitSeconds"):
+        read(useSpotTraining=True, maxWaitSeconds=172_799)

@@ -33,25 +33,30 @@ class QuotaReading:
     problem: str = ""
 
 
-def quota_name(instance_type: str) -> str:
-    """Return the name that Service Quotas has for an instance type's training quota."""
-    return f"{instance_type} for training job usage"
+def quota_name(instance_type: str, *, spot: bool) -> str:
+    """Return the name that Service Quotas has for an instance type's training quota; spot has its own."""
+    return f"{instance_type} for {'spot ' if spot else ''}training job usage"
 
 
-def judge_quota(reading: QuotaReading, instance_type: str, needed: int) -> tuple[bool, str]:
+def judge_quota(
+    reading: QuotaReading, instance_type: str, needed: int, *, spot: bool = False
+) -> tuple[bool, str]:
     """Say whether `needed` more instances fit into the quota, and what to do when not."""
     if reading.problem and reading.limit is None:
         return True, f"the quota could not be read ({reading.problem}); SageMaker itself will say"
     ways = (
-        f'ask for an increase of the quota "{quota_name(instance_type)}" in Service Quotas, or set the '
+        f'ask for an increase of the quota "{quota_name(instance_type, spot=spot)}" in Service Quotas, or set the '
         f"parameter TrainingInstanceType to a type with four GPUs: {', '.join(_others(instance_type))}"
     )
+    if spot:
+        ways += ", or set UseSpotTraining to false"
+    kind = "spot training" if spot else "training"
     if reading.limit is None:
-        return False, f"{instance_type} is not offered for training in this region; {ways}"
+        return False, f"{instance_type} is not offered for {kind} in this region; {ways}"
     if reading.limit <= 0:
-        return False, f"the account's quota for {instance_type} in training jobs is 0; {ways}"
+        return False, f"the account's quota for {instance_type} in {kind} jobs is 0; {ways}"
     used = reading.in_use or 0
-    found = f"the quota is {reading.limit:g} {instance_type} in training jobs"
+    found = f"the quota is {reading.limit:g} {instance_type} in {kind} jobs"
     found += (
         f", how many train now could not be read ({reading.problem})"
         if reading.in_use is None

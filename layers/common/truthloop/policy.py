@@ -491,7 +491,7 @@ def _price_known(_: Evidence, policy: PolicySettings, __: datetime) -> tuple[boo
     """Know the price: a spend cap cannot be kept without it."""
     cost = estimated_usd(policy)
     if cost is not None or policy.monthly_spend_cap_usd <= 0:
-        return True, "no price is needed" if cost is None else f"a run is estimated at {cost:.2f} USD"
+        return True, "no price is needed" if cost is None else f"a run is estimated at {_usd(cost, policy)}"
     return False, (
         f"the list price of {policy.training_instance_type} is not known here ({PRICES_REGION}, "
         f"{PRICES_AS_OF}); set the parameter InstancePriceUsd, or MonthlySpendCapUsd to 0"
@@ -505,6 +505,8 @@ def _monthly_spend_cap(evidence: Evidence, policy: PolicySettings, _: datetime) 
         return True, "no cap is set"
     total = evidence.spent_this_month_usd + (estimated_usd(policy) or 0.0)
     found = f"{evidence.spent_this_month_usd:.2f} USD this month, {total:.2f} with this run, cap {cap:.2f}"
+    if policy.use_spot_training:
+        found += f" ({_ON_DEMAND})"
     if total <= cap:
         return True, found
     return False, f"{found}; wait for the next month, or raise the parameter MonthlySpendCapUsd"
@@ -520,7 +522,12 @@ def _quota(evidence: Evidence, policy: PolicySettings, _: datetime) -> tuple[boo
     """Start only what the account's quota holds: both training jobs at the same time."""
     if evidence.quota is None:
         return True, "not asked for, since no run is wanted"
-    passed, said = judge_quota(evidence.quota, policy.training_instance_type, TRAINING_INSTANCES)
+    passed, said = judge_quota(
+        evidence.quota,
+        policy.training_instance_type,
+        instances_needed(policy),
+        spot=policy.use_spot_training,
+    )
     last, failure = evidence.last_run, evidence.last_failure
     if last and failure and failure.costless:
         said += (
@@ -552,8 +559,24 @@ def _labels(count: int) -> str:
     return f"{count} new label{'' if count == 1 else 's'}"
 
 
+_ON_DEMAND = "at the price on demand; spot training costs less, how much is not known before"
+
+
+def _usd(cost: float, policy: PolicySettings) -> str:
+    return f"{cost:.2f} USD ({_ON_DEMAND})" if policy.use_spot_training else f"{cost:.2f} USD"
+
+
+def instances_needed(policy: PolicySettings) -> int:
+    """Return how many training instances a run needs at the same time."""
+    return TRAINING_INSTANCES * policy.training_instance_count
+
+
 def estimated_usd(policy: PolicySettings) -> float | None:
-    """Return what one run is expected to cost; None when the instance's price is not known."""
+    """Return what one run is expected to cost; None when the instance's price is not known.
+
+    The price is the one on demand also for spot training, whose discount nobody knows in advance: the spend
+    cap is kept by the upper bound.
+    """
     return estimate(policy.training_instance_type, policy.expected_instance_hours, policy.instance_price_usd)
 
 
@@ -601,7 +624,9 @@ def judge(
     if grounds and not failed:
         kinds = ", ".join(sorted({trigger.kind for trigger in evidence.triggers})) or "no trigger"
         why = "; ".join(ground.detail for ground in grounds)
-        return verdict(START, ALL_RULES_PASSED, f"started by {kinds}: {why}; estimated at {cost:.2f} USD")
+        return verdict(
+            START, ALL_RULES_PASSED, f"started by {kinds}: {why}; estimated at {_usd(cost, policy)}"
+        )
     reason, message = _refusal(evidence, policy, outcomes, failed)
     if evidence.waiting and judge(evidence.when_captured(), policy, now).verdict == START:
         return _wait_or_refuse(evidence, policy, now, verdict, (reason, message))

@@ -283,7 +283,7 @@ class Alarms(Protocol):
 class Quotas(Protocol):
     """The account's quotas for training instances."""
 
-    def read(self, instance_type: str, needed: int) -> QuotaReading:
+    def read(self, instance_type: str, needed: int, *, spot: bool) -> QuotaReading:
         """Read a type's quota and its use; what cannot be read is said in the answer, not raised."""
         ...
 

@@ -28,6 +28,7 @@ NO_CAPTURE_PREFIX = f"{QUARANTINE_PREFIX}no-capture/"
 EXPIRED_PREFIX = "ground-truth/expired/"
 FORGOTTEN_PREFIX = "ground-truth/forgotten/"
 BASE_PREFIX = "base/"
+CHECKPOINTS_PREFIX = "checkpoints/"
 SMOKE_TEST_PREFIX = "smoke-test/"
 METRIC_NAMESPACE = "Truthloop"
 
@@ -43,7 +44,9 @@ class PolicySettings:
     """What a retrain run may cost, when one is worth it, and how it trains.
 
     A `monthly_spend_cap_usd` of 0 means no cap, a `maximum_model_age_days` of 0 no limit, and an
-    `instance_price_usd` of 0 the list price. `training_image_architectures` are spelt as PyTorch lists them
+    `instance_price_usd` of 0 the list price. With `use_spot_training` a training job may take
+    `max_wait_seconds` with all interruptions. `code_version` names all that makes a model another one: image,
+    architectures, input. `training_image_architectures` are spelt as PyTorch lists them
     (``torch.cuda.get_arch_list()``: ``sm_70``, ``compute_90``); none means those of the image that is built
     here. Without an `accuracy_alarm_name` no alarm is read.
     """
@@ -70,6 +73,11 @@ class PolicySettings:
     capture_wait_minutes: float = 30.0
     training_image_architectures: tuple[str, ...] = ()
     accuracy_alarm_name: str = ""
+    maximum_class_loss: float = 0.1
+    training_instance_count: int = 1
+    volume_size_gb: int = 100
+    use_spot_training: bool = False
+    max_wait_seconds: int = 259_200
 
     def __post_init__(self) -> None:
         if self.approval not in ("auto", "manual"):
@@ -78,6 +86,15 @@ class PolicySettings:
             raise SettingsError(
                 f"{POLICY}: conflictResolution is {self.conflict_resolution!r}; it must be {SET_ASIDE} or "
                 f"{MAJORITY}"
+            )
+        if self.training_instance_count < 1:
+            raise SettingsError(
+                f"{POLICY}: trainingInstanceCount is {self.training_instance_count}; it must be at least 1"
+            )
+        if self.use_spot_training and self.max_wait_seconds < self.max_runtime_seconds:
+            raise SettingsError(
+                f"{POLICY}: maxWaitSeconds is {self.max_wait_seconds}, less than maxRuntimeSeconds "
+                f"({self.max_runtime_seconds}), which it includes: raise the parameter MaxWaitSeconds"
             )
         if not 0 < self.maximum_author_share <= 1:
             raise SettingsError(
@@ -231,10 +248,12 @@ def _read(kind: type[_T], variable: str, text: str) -> _T:
 def _coerce(variable: str, key: str, wanted: Any, value: Any) -> Any:
     # CloudFormation substitutes every parameter as text, so "100" and 100 mean the same here.
     try:
+        if wanted is bool:
+            return {"true": True, "false": False}[str(value).lower()]
         if wanted == tuple[str, ...]:
             return tuple(str(part) for part in _list(value) if part)
         return wanted(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise SettingsError(f"{variable}: {key} is {value!r}, which is not readable: {error}") from error
 
 

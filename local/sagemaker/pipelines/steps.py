@@ -141,7 +141,8 @@ def _finish(context: StepContext, job: Job) -> Any:
     finally:
         context.watch(None)
     if job.status == "Stopped" and job.timed_out:
-        raise JobError(f"ClientError: {job.name} ran into its MaxRuntimeInSeconds and was stopped.")
+        secondary = job.describe().get("SecondaryStatus", "MaxRuntimeExceeded")
+        raise JobError(f"ClientError: {job.name} ran into its time limit and was stopped ({secondary}).")
     if job.status == "Stopped":
         raise StepStoppedError
     description = job.describe()

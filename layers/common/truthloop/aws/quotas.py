@@ -1,7 +1,7 @@
 """The account's quota for training instances, and how much of it is in use.
 
-Service Quotas names each type's quota "<type> for training job usage" and gives it a code that is documented
-nowhere, so the list is read until the name is found, once per quarter of an hour and process. The list of
+Service Quotas names each type's quota "<type> for training job usage" ("… for spot training job usage") and gives
+it a code that is documented nowhere, so the list is read until the name is found, once per quarter of an hour and process. The list of
 applied quotas leaves out what has only a default: that is asked for second.
 """
 
@@ -35,16 +35,16 @@ class ServiceQuotas:
         self._sagemaker = sagemaker
         self._known: dict[str, tuple[float, float | None]] = {}
 
-    def read(self, instance_type: str, needed: int) -> QuotaReading:
+    def read(self, instance_type: str, needed: int, *, spot: bool) -> QuotaReading:
         """Read the quota for `instance_type`, and how much is in use as far as it matters for `needed`."""
         try:
-            limit = self._limit(quota_name(instance_type))
+            limit = self._limit(quota_name(instance_type, spot=spot))
         except _FAILURES as error:
             return QuotaReading(None, None, str(error))
         if limit is None or limit < needed:
             return QuotaReading(limit, 0)
         try:
-            return QuotaReading(limit, self._in_use(instance_type, limit - needed))
+            return QuotaReading(limit, self._in_use(instance_type, limit - needed, spot))
         except _FAILURES as error:
             return QuotaReading(limit, None, str(error))
 
@@ -69,7 +69,7 @@ class ServiceQuotas:
                         return float(quota["Value"])
         return None
 
-    def _in_use(self, instance_type: str, spare: float) -> int:
+    def _in_use(self, instance_type: str, spare: float, spot: bool) -> int:
         """Count instances in training jobs in progress; beyond `spare` it does not matter how many."""
         used = 0
         with translated():
@@ -78,6 +78,8 @@ class ServiceQuotas:
                 for summary in page["TrainingJobSummaries"]:
                     name = summary["TrainingJobName"]
                     job = self._sagemaker.describe_training_job(TrainingJobName=name)
+                    if bool(job.get("EnableManagedSpotTraining")) is not spot:
+                        continue
                     used += _instances(job.get("ResourceConfig") or {}, instance_type)
                     if used > spare:
                         return used

@@ -9,7 +9,6 @@ from typing import Any, TypedDict
 
 from truthloop import policy
 from truthloop.claim import GenerationRecord, require_claim
-from truthloop.hardware import TRAINING_INSTANCES
 from truthloop.inputs import HeldInput
 from truthloop.labels import changed
 from truthloop.policy import Evidence, Verdict
@@ -77,7 +76,9 @@ def _judge(
     if verdict.verdict == policy.REFUSE or started:
         # Most looks end here, and the quota takes dozens of calls: nobody asks for it without need.
         return evidence, verdict
-    quota = ports.quotas.read(settings.training_instance_type, TRAINING_INSTANCES)
+    quota = ports.quotas.read(
+        settings.training_instance_type, policy.instances_needed(settings), spot=settings.use_spot_training
+    )
     evidence = replace(evidence, quota=quota)
     return evidence, policy.judge(evidence, settings, now)
 

@@ -11,7 +11,7 @@ from truthloop.inputs import DatasetInput, StartInput
 from truthloop.names import digest
 from truthloop.policy import estimated_usd
 from truthloop.ports import Objects, Ports
-from truthloop.settings import BASE_PREFIX, PolicySettings
+from truthloop.settings import BASE_PREFIX, CHECKPOINTS_PREFIX, PolicySettings
 from truthloop.steps.orphans import find_orphans
 from truthloop.times import to_iso
 
@@ -94,7 +94,10 @@ def _wait_for_another(record: GenerationRecord, execution: str, ports: Ports) ->
 def _parameters(
     generation: str, dataset: DatasetInput, policy: PolicySettings, objects: Objects
 ) -> dict[str, str]:
+    # The definition without spot has no such parameter, and SageMaker refuses one that it does not know.
+    waiting = {"MaxWaitSeconds": str(policy.max_wait_seconds)} if policy.use_spot_training else {}
     return {
+        **waiting,
         "Generation": generation,
         "DatasetUri": dataset.dataset_uri,
         "BaseUri": objects.uri(BASE_PREFIX),
@@ -102,11 +105,15 @@ def _parameters(
         "ExamplesManifestUri": dataset.examples_manifest_uri,
         "ChampionManifestUri": dataset.champion_manifest_uri,
         "RunUri": objects.uri(f"runs/{generation}"),
+        "CheckpointUri": objects.uri(f"{CHECKPOINTS_PREFIX}{generation}"),
         "TrainingInstanceType": policy.training_instance_type,
         "ProcessingInstanceType": policy.processing_instance_type,
+        "TrainingInstanceCount": str(policy.training_instance_count),
+        "VolumeSizeGb": str(policy.volume_size_gb),
         "MaxRuntimeSeconds": str(policy.max_runtime_seconds),
         "AccuracyThreshold": str(policy.accuracy_threshold),
         "ImprovementMargin": str(policy.improvement_margin),
+        "MaximumClassLoss": str(policy.maximum_class_loss),
         "HoldoutShare": str(policy.holdout_share),
         "Epochs": str(policy.epochs),
     }
