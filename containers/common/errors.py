@@ -41,7 +41,27 @@ class TooLittleDataError(ContainerError):
     """There are too few examples to train on or to compare models with."""
 
 
+class VolumeTooSmallError(ContainerError):
+    """The instance's volume has no room for what the job keeps on it."""
+
+
 class TrainingDivergedError(ContainerError):
     """The loss is no number any more, so what was learnt is worth nothing."""
+
+    exit_code = 1
+
+
+class ModelDivergedError(ContainerError):
+    """A model answers with what is no number, so there is nothing to compare."""
+
+
+class NoAnswerError(ContainerError):
+    """The model computed something that is no probability."""
+
+    exit_code = 1
+
+
+class DeviceFullError(ContainerError):
+    """The device has too little memory left for even one picture."""
 
     exit_code = 1

@@ -1,225 +1,277 @@
 """Compare the candidates and the model in service on the same holdout, and say which to take.
 
 Reads the processing inputs ``old``, ``new`` (a ``model.tar.gz`` each), ``champion`` (one or none),
-``holdout`` and ``dataset``; writes ``evaluation.json``, ``labels.json`` and
-``{old,new}/statistics.json`` to the output ``evaluation``. Environment: ``ACCURACY_THRESHOLD``,
-``IMPROVEMENT_MARGIN`` (default 0).
+``holdout`` and ``dataset``; writes to the output ``evaluation``: ``evaluation.json``, ``labels.json`` and,
+per candidate, ``{old,new}/statistics.json`` (the registry's format), ``report.html`` and its plots as PNG.
+Environment: ``ACCURACY_THRESHOLD``, ``IMPROVEMENT_MARGIN`` (default 0), ``MAXIMUM_CLASS_LOSS`` (default 0.1).
 
-*Newest corrections* are the holdout's ground-truth examples among the labels that the dataset before this
-one did not have: see :func:`dataset.records.newest_corrections`.
+Three parts of the holdout are looked at. *All* of it decides. The *newest corrections* are its ground-truth
+examples among the labels that the dataset before this one did not have (see
+:func:`dataset.records.newest_corrections`): no earlier run has compared models on them, and they show what
+comes in today. But people correct mistakes, so the champion is wrong there by selection, whatever its
+quality, and any other model looks better. What is *not selected* by a mistake (base set, labelled examples,
+audited predictions) therefore stands beside it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from common.contract import Paths, environment, extract_model
-from common.errors import ArtifactError
+from common.contract import Paths, environment
 from common.logs import event
-from dataset import shards
 from dataset.prepare import GROUND_TRUTH
-from dataset.records import newest_corrections, read_dataset_info, read_merged_labels
-from dataset.shards import Examples
-from evaluation import model_quality
-from evaluation.predict import predict
-from evaluation.scoring import accuracy, confusion, macro_f1, paired_difference, per_class, wilson
-from models import artifact
-from models.artifact import ModelCard
+from dataset.records import (
+    AUDIT,
+    DatasetInfo,
+    Label,
+    newest_corrections,
+    read_dataset_info,
+    read_merged_labels,
+)
+from evaluation import model_quality, report
+from evaluation.answers import (
+    CANDIDATES,
+    CHAMPION,
+    MODELS,
+    Answers,
+    Contestant,
+    answer,
+    latencies,
+    load_models,
+)
+from evaluation.calibration import BINS, adaptive_calibration_error, calibration_error, reliability
+from evaluation.holdout import Holdout
+from evaluation.pairing import ClassChange, Gain, McNemar, class_changes, gain
+from evaluation.recommendation import Bounds, Standing, gate, recommend
+from evaluation.scoring import Codes, Counts, accuracy, confusion_of, macro_f1, per_class, wilson
 from models.device import use_half_the_cores
 
 log = logging.getLogger(__name__)
 
-CANDIDATES = ("old", "new")
+VERSION = 2
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one model said about the holdout."""
+class Parts:
+    """Which examples of the holdout belong to which part."""
 
-    card: ModelCard
-    predicted: list[str]
-    right: NDArray[np.bool_]
-    digest: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A candidate's gain in accuracy over the champion, with the 95 % interval of the gain."""
-
-    difference: float
-    interval: tuple[float, float]
+    newest: NDArray[np.bool_]
+    selected: NDArray[np.bool_]
+    ground_truth: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What the recommendation looks at, per candidate."""
-
-    accuracy: float
-    macro_f1: float
-    comparison: Comparison | None
-
-
-def recommend(
-    standings: dict[str, Standing], threshold: float, margin: float, has_champion: bool
-) -> tuple[str | None, str]:
-    """Say which candidate to put into service, if any, and why.
-
-    A candidate qualifies when it reaches ``threshold`` on the holdout and, where there is a champion, beats
-    it by at least ``margin`` with the interval of the difference above zero. Of those that qualify the more
-    accurate one is taken; at equal accuracy the one with the better macro F1, then `old`, the smaller change.
-    """
-    order = sorted(
-        standings, key=lambda name: (-standings[name].accuracy, -standings[name].macro_f1, name == "new")
-    )
-    reasons: list[str] = []
-    for name in order:
-        standing = standings[name]
-        if standing.accuracy < threshold:
-            reasons.append(
-                f"{name} has an accuracy of {standing.accuracy:.4f}, below the threshold {threshold:g}"
-            )
-            continue
-        if not has_champion or standing.comparison is None:
-            return name, f"{name} has an accuracy of {standing.accuracy:.4f} and there is no champion"
-        gain, (low, high) = standing.comparison.difference, standing.comparison.interval
-        measured = f"{name} gains {gain:+.4f} on the champion (95 % interval {low:+.4f} to {high:+.4f})"
-        if gain >= margin and low > 0:
-            return name, measured
-        wanted = "an interval above zero" if gain >= margin else f"the margin of {margin:g}"
-        reasons.append(f"{measured}, short of {wanted}")
-    return None, "; ".join(reasons)
+def parts_of(holdout: Holdout, merged: Mapping[str, Label], new_labels: int) -> Parts:
+    """Find the newest corrections, and what is in the holdout because a model was wrong about it."""
+    newest_ids = newest_corrections(dict(merged), new_labels)
+    ground_truth = np.array([source == GROUND_TRUTH for source in holdout.sources], bool)
+    newest = np.array([example_id in newest_ids for example_id in holdout.example_ids], bool)
+    selected_ids = {key for key, label in merged.items() if label.image is None and label.source != AUDIT}
+    selected = np.array([example_id in selected_ids for example_id in holdout.example_ids], bool)
+    return Parts(newest & ground_truth, selected & ground_truth, ground_truth)
 
 
-def gate(standings: dict[str, Standing], threshold: float) -> dict[str, Any]:
-    """Return the gate's verdict: passed when at least one candidate reaches ``threshold`` on the holdout."""
-    best = max(standings, key=lambda name: standings[name].accuracy)
-    value = standings[best].accuracy
-    passed = value >= threshold
-    relation = "reaches" if passed else "is below"
+def names_champion(directory: Path) -> bool:
+    """Say whether the snapshot's ``dataset.json``, which has been read before, names a champion."""
+    return json.loads((directory / "dataset.json").read_text("utf-8")).get("champion") is not None
+
+
+def _scores(matrix: Counts, labels: Sequence[str]) -> dict[str, Any]:
+    """Return accuracy with its interval, macro F1, and each class that occurs."""
+    total, right = int(matrix.sum()), int(np.trace(matrix))
     return {
-        "passed": int(passed),
-        "bestAccuracy": value,
-        "threshold": threshold,
-        "reason": f"the best candidate, {best}, has an accuracy of {value:.4f}: it {relation} {threshold:g}",
+        "accuracy": accuracy(matrix) if total else None,
+        "accuracyInterval": list(wilson(right, total)) if total else None,
+        "macroF1": macro_f1(matrix) if total else None,
+        "perClass": {label: asdict(score) for label, score in zip(labels, per_class(matrix), strict=True)},
     }
 
 
-def answer(directory: Path, examples: Examples) -> Answers:
-    """Load a model and let it answer the holdout.
+def _model(
+    contestant: Contestant, said: Answers, truth: Codes, labels: Sequence[str], newest: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return a model's member of ``models``, without its latency."""
+    matrix = confusion_of(truth, said.predicted, len(labels))
+    of_newest = _scores(confusion_of(truth[newest], said.predicted[newest], len(labels)), labels)
+    of_newest["perClass"] = {
+        label: score for label, score in of_newest["perClass"].items() if score["support"]
+    }
+    return {
+        "architecture": contestant.card.architecture,
+        "generation": contestant.card.generation,
+        "weightsSha256": contestant.weights_sha256,
+        "parameters": contestant.parameters,
+        **_scores(matrix, labels),
+        "confusionMatrix": model_quality.occurring_members(matrix, labels),
+        "calibrationError": calibration_error(said.confidence, said.right),
+        "calibration": {
+            "bins": BINS,
+            "equalWidth": calibration_error(said.confidence, said.right),
+            "equalCount": adaptive_calibration_error(said.confidence, said.right),
+            "reliability": [asdict(each) for each in reliability(said.confidence, said.right)],
+        },
+        "newestCorrections": {"examples": int(newest.sum()), **of_newest},
+    }
+
+
+def _gain(champion: Answers, candidate: Answers, among: NDArray[np.bool_]) -> Gain | None:
+    return gain(champion.right[among], candidate.right[among]) if among.any() else None
+
+
+def _gain_members(found: Gain | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "examples": found.examples,
+        "accuracyDifference": found.difference,
+        "interval": list(found.interval),
+        "mcnemar": _mcnemar_members(found.mcnemar),
+    }
+
+
+def _mcnemar_members(test: McNemar) -> dict[str, Any]:
+    return {
+        "candidateOnlyRight": test.candidate_only_right,
+        "championOnlyRight": test.champion_only_right,
+        "pValue": test.p_value,
+    }
+
+
+def _class_members(change: ClassChange) -> dict[str, Any]:
+    return {
+        "label": change.label,
+        "recallDifference": change.recall_difference,
+        "lost": change.lost,
+        "support": change.support,
+    }
+
+
+def _comparison(standing: Standing, champion: Answers, candidate: Answers, parts: Parts) -> dict[str, Any]:
+    """Return a candidate's member of ``comparisons``."""
+    members = _gain_members(standing.gain) or {}
+    return {
+        **members,
+        "worstClass": _class_members(standing.classes[0]) if standing.classes else None,
+        "classes": [_class_members(change) for change in standing.classes],
+        "newestCorrections": _gain_members(_gain(champion, candidate, parts.newest)),
+        "notSelected": _gain_members(_gain(champion, candidate, ~parts.selected)),
+    }
+
+
+def evaluate(
+    contestants: Mapping[str, Contestant],
+    holdout: Holdout,
+    parts: Parts,
+    bounds: Bounds,
+    info: DatasetInfo,
+) -> tuple[dict[str, Any], dict[str, Counts], list[str]]:
+    """Return ``evaluation.json``, each model's confusion matrix, and the labels of both.
 
     Raises
     ------
-    ArtifactError
-        The artefact is missing, damaged or does not fit.
+    ModelDivergedError
+        A model answers with what is no number.
+    RecordError
+        A shard is damaged.
     """
-    card, model = artifact.load(directory)
-    pixels = torch.from_numpy(examples.pixels(card.image_size, card.channels))
-    best = predict(model, card.transforms().normalise, pixels).argmax(1).tolist()
-    predicted = [card.labels[position] for position in best]
-    right = np.array([guess == truth for guess, truth in zip(predicted, examples.labels, strict=True)], bool)
-    return Answers(card, predicted, right, artifact.weights_digest(directory))
+    known = {label for each in contestants.values() for label in each.card.labels}
+    labels = sorted(known.union(holdout.labels))
+    place = {label: position for position, label in enumerate(labels)}
+    truth = np.array([place[label] for label in holdout.labels], np.int32)
+    said = answer(contestants, holdout, truth, labels)
+    matrices = {name: confusion_of(truth, each.predicted, len(labels)) for name, each in said.items()}
+    models = {
+        name: _model(contestants[name], each, truth, labels, parts.newest) for name, each in said.items()
+    }
+    for name, taken in latencies(contestants, holdout).items():
+        models[name]["latency"] = taken
 
-
-def _report(
-    answers: Answers, examples: Examples, labels: list[str], newest: NDArray[np.bool_]
-) -> dict[str, Any]:
-    matrix = confusion(examples.labels, answers.predicted, labels)
-    count = int(newest.sum())
-    return {
-        "architecture": answers.card.architecture,
-        "generation": answers.card.generation,
-        "weightsSha256": answers.digest,
-        "accuracy": accuracy(matrix),
-        "accuracyInterval": list(wilson(int(answers.right.sum()), len(examples))),
-        "macroF1": macro_f1(matrix),
-        "perClass": {label: asdict(score) for label, score in zip(labels, per_class(matrix), strict=True)},
-        "confusionMatrix": model_quality.confusion_members(matrix, labels),
-        "newestCorrections": {
-            "examples": count,
-            "accuracy": float(answers.right[newest].mean()) if count else None,
+    champion = contestants.get(CHAMPION)
+    standings = {}
+    for name in CANDIDATES:
+        standings[name] = Standing(accuracy(matrices[name]), macro_f1(matrices[name]))
+        if champion:
+            changes = class_changes(matrices[CHAMPION], matrices[name], labels, champion.card.labels)
+            everything = np.ones(len(holdout), bool)
+            standings[name] = Standing(
+                standings[name].accuracy,
+                standings[name].macro_f1,
+                _gain(said[CHAMPION], said[name], everything),
+                tuple(changes),
+            )
+    verdict = recommend(standings, bounds)
+    evaluation = {
+        "version": VERSION,
+        "generation": info.generation,
+        "datasetVersion": info.dataset_version,
+        "holdout": {
+            "examples": len(holdout),
+            "base": int((~parts.ground_truth).sum()),
+            "groundTruth": int(parts.ground_truth.sum()),
+            "corrections": int(parts.selected.sum()),
+            "newestCorrections": int(parts.newest.sum()),
+            "labels": len(set(holdout.labels)),
+        },
+        "bounds": {
+            "accuracyThreshold": bounds.threshold,
+            "improvementMargin": bounds.margin,
+            "maximumClassLoss": bounds.class_loss,
+        },
+        "models": {name: models.get(name) for name in MODELS},
+        "comparisons": {
+            name: _comparison(standing, said[CHAMPION], said[name], parts)
+            for name, standing in standings.items()
+            if champion
+        },
+        "gate": gate(standings, bounds.threshold),
+        "recommendation": {
+            "candidate": verdict.candidate,
+            "reason": verdict.reason,
+            "rules": [rule.to_json() for rule in verdict.rules],
         },
     }
-
-
-def _load_models(paths: Paths, examples: Examples) -> dict[str, Answers]:
-    models: dict[str, Answers] = {}
-    for name in (*CANDIDATES, "champion"):
-        source = paths.processing_input(name)
-        with tempfile.TemporaryDirectory() as scratch:
-            directory = extract_model(source, Path(scratch))
-            if directory is not None:
-                models[name] = answer(directory, examples)
-            elif name != "champion":
-                raise ArtifactError(f"no model.tar.gz below {source}: did the training of `{name}` succeed?")
-    return models
+    return evaluation, matrices, labels
 
 
 def _write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", "utf-8")
 
 
 def main(paths: Paths) -> None:
     """Run the processing job."""
     settings = environment()
-    threshold = settings.number("ACCURACY_THRESHOLD", None, 0.0, 1.0)
-    margin = settings.number("IMPROVEMENT_MARGIN", 0.0, 0.0, 1.0)
-    use_half_the_cores()
-    info = read_dataset_info(paths.processing_input("dataset"))
-    merged = read_merged_labels(paths.processing_input("dataset") / "ground-truth.jsonl")
-    examples = shards.load(paths.processing_input("holdout"))
-    models = _load_models(paths, examples)
-
-    newest_ids = newest_corrections(merged, info.new_labels)
-    newest = np.array(
-        [
-            source == GROUND_TRUTH and example_id in newest_ids
-            for source, example_id in zip(examples.sources, examples.example_ids, strict=True)
-        ],
-        bool,
+    bounds = Bounds(
+        settings.number("ACCURACY_THRESHOLD", None, 0.0, 1.0),
+        settings.number("IMPROVEMENT_MARGIN", 0.0, 0.0, 1.0),
+        settings.number("MAXIMUM_CLASS_LOSS", 0.1, 0.0, 1.0),
     )
-    labels = sorted(set(examples.labels).union(*(answers.card.labels for answers in models.values())))
-    reports = {name: _report(answers, examples, labels, newest) for name, answers in models.items()}
-    champion = models.get("champion")
-    standings = {}
-    for name in CANDIDATES:
-        comparison = Comparison(*paired_difference(champion.right, models[name].right)) if champion else None
-        standings[name] = Standing(reports[name]["accuracy"], reports[name]["macroF1"], comparison)
-    verdict = gate(standings, threshold)
-    candidate, reason = recommend(standings, threshold, margin, champion is not None)
+    use_half_the_cores()
+    dataset = paths.processing_input("dataset")
+    info = read_dataset_info(dataset)
+    holdout = Holdout.open(paths.processing_input("holdout"))
+    contestants = load_models(paths, names_champion(dataset))
+    parts = parts_of(holdout, read_merged_labels(dataset / "ground-truth.jsonl"), info.new_labels)
+    evaluation, matrices, labels = evaluate(contestants, holdout, parts, bounds, info)
 
     output = paths.processing_output("evaluation")
+    _write(output / "evaluation.json", evaluation)
+    _write(output / "labels.json", contestants["new"].card.labels)
     for name in CANDIDATES:
-        matrix = confusion(examples.labels, models[name].predicted, labels)
-        _write(output / name / "statistics.json", model_quality.statistics(matrix, labels))
-    _write(output / "labels.json", models["new"].card.labels)
-    _write(
-        output / "evaluation.json",
-        {
-            "version": 1,
-            "generation": info.generation,
-            "datasetVersion": info.dataset_version,
-            "holdout": {"examples": len(examples), "newestCorrections": int(newest.sum())},
-            "models": {name: reports.get(name) for name in ("champion", *CANDIDATES)},
-            "comparisons": {
-                name: {
-                    "accuracyDifference": standing.comparison.difference,
-                    "interval": list(standing.comparison.interval),
-                }
-                for name, standing in standings.items()
-                if standing.comparison
-            },
-            "gate": verdict,
-            "recommendation": {"candidate": candidate, "reason": reason},
-        },
+        _write(output / name / "statistics.json", model_quality.statistics(matrices[name], labels))
+        report.write(output / name, name, evaluation)
+    event(
+        log,
+        "evaluated",
+        gate=evaluation["gate"],
+        recommendation=evaluation["recommendation"]["candidate"],
+        reason=evaluation["recommendation"]["reason"],
     )
-    event(log, "evaluated", gate=verdict, recommendation=candidate, reason=reason)

@@ -30,10 +30,20 @@ def _best_constant(matrix: Counts) -> Counts:
 
 
 def _with_deviation(matrix: Counts, suffix: str) -> dict[str, dict[str, float]]:
-    """Return each score with its standard deviation over resampled matrices."""
+    """Return each score with its standard deviation over resampled matrices.
+
+    Only pairs that occur are drawn, one matrix at a time: of a thousand classes all draws would take
+    gigabytes.
+    """
     total = int(matrix.sum())
-    draws = np.random.default_rng(0).multinomial(total, (matrix / total).ravel(), _DRAWS)
-    resampled = [_scores(draw.reshape(matrix.shape)) for draw in draws]
+    occurring = np.flatnonzero(matrix)
+    shares = matrix.ravel()[occurring] / total
+    generator = np.random.default_rng(0)
+    resampled = []
+    for _ in range(_DRAWS):
+        draw = np.zeros(matrix.size, np.int64)
+        draw[occurring] = generator.multinomial(total, shares)
+        resampled.append(_scores(draw.reshape(matrix.shape)))
     return {
         name + suffix: {"value": value, "standard_deviation": float(np.std([row[name] for row in resampled]))}
         for name, value in _scores(matrix).items()
@@ -46,6 +56,15 @@ def confusion_members(matrix: Counts, labels: Sequence[str]) -> dict[str, dict[s
         true: {predicted: int(count) for predicted, count in zip(labels, row, strict=True)}
         for true, row in zip(labels, matrix, strict=True)
     }
+
+
+def occurring_members(matrix: Counts, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return a confusion matrix as ``{true: {predicted: count}}`` without the pairs that never occurred."""
+    members = {
+        true: {labels[column]: int(row[column]) for column in np.flatnonzero(row).tolist()}
+        for true, row in zip(labels, matrix, strict=True)
+    }
+    return {true: row for true, row in members.items() if row}
 
 
 def statistics(matrix: Counts, labels: Sequence[str]) -> dict[str, Any]:

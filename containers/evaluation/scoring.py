@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
+Codes = NDArray[np.int32]
+"""Labels as positions in a list of labels."""
 Z95 = 1.959963984540054
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
     index = {label: position for position, label in enumerate(labels)}
     matrix: Counts = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(matrix, ([index[label] for label in truth], [index[label] for label in predicted]), 1)
+    return matrix
+
+
+def confusion_of(truth: Codes, predicted: Codes, classes: int) -> Counts:
+    """Count the pairs of truth and prediction, both given as positions below ``classes``."""
+    pairs = truth.astype(np.int64) * classes + predicted
+    matrix: Counts = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
     return matrix
 
 
@@ -83,19 +91,3 @@ def weighted_scores(matrix: NDArray[np.number]) -> dict[str, float]:
         fbeta = _ratio((1 + beta**2) * precision * recall, beta**2 * precision + recall)
         scores[name] = float(weights @ fbeta)
     return scores
-
-
-def paired_difference(
-    champion_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_], seed: int = 0
-) -> tuple[float, tuple[float, float]]:
-    """Return the candidate's gain in accuracy over the champion and its 95 % bootstrap interval.
-
-    Both models answered the same examples, so the examples are resampled, not the models apart. An example
-    contributes -1, 0 or 1, hence resampling is a draw from a multinomial over these three.
-    """
-    difference = candidate_right.astype(int) - champion_right.astype(int)
-    total = len(difference)
-    shares = [float(np.mean(difference == value)) for value in (-1, 0, 1)]
-    draws = np.random.default_rng(seed).multinomial(total, shares, RESAMPLES)
-    low, high = np.quantile((draws[:, 2] - draws[:, 0]) / total, [0.025, 0.975])
-    return float(difference.mean()), (float(low), float(high))

@@ -22,7 +22,7 @@ from evaluation.predict import predict
 from models import artifact
 from tests.containers.conftest import Digit, Job, NewJob, capture_line, label_line, lines
 from training import train
-from training.trainer import rate_at
+from training.settings import rate_at
 
 EPOCHS = "12"
 
@@ -123,7 +123,7 @@ def test_without_a_champion_two_different_models_are_trained_from_scratch(first:
 
 def test_the_first_evaluation_recommends_the_better_candidate(first: Run) -> None:
     found = first.evaluate.output("evaluation/evaluation.json")
-    assert (found["version"], found["generation"]) == (1, "g00000001")
+    assert (found["version"], found["generation"]) == (2, "g00000001")
     assert found["models"]["champion"] is None
     assert found["comparisons"] == {}
     assert found["gate"]["passed"] == 1
@@ -135,7 +135,8 @@ def test_the_first_evaluation_recommends_the_better_candidate(first: Run) -> Non
         model = found["models"][name]
         assert model["accuracy"] > 0.93
         assert model["accuracyInterval"][0] < model["accuracy"] < model["accuracyInterval"][1]
-        assert model["newestCorrections"] == {"examples": 0, "accuracy": None}
+        newest = {"accuracy": None, "accuracyInterval": None, "macroF1": None, "perClass": {}}
+        assert model["newestCorrections"] == {"examples": 0, **newest}
         counts = [count for row in model["confusionMatrix"].values() for count in row.values()]
         assert sum(counts) == found["holdout"]["examples"]
         assert sum(score["support"] for score in model["perClass"].values()) == found["holdout"]["examples"]

@@ -7,16 +7,9 @@ import pytest
 
 from dataset.records import Label, newest_corrections
 from evaluation import model_quality
-from evaluation.evaluate import Comparison, Standing, gate, recommend
-from evaluation.scoring import (
-    accuracy,
-    confusion,
-    macro_f1,
-    paired_difference,
-    per_class,
-    weighted_scores,
-    wilson,
-)
+from evaluation.pairing import Gain, gain, mcnemar
+from evaluation.recommendation import Bounds, Standing, gate, recommend
+from evaluation.scoring import accuracy, confusion, macro_f1, per_class, weighted_scores, wilson
 from monitoring.estimator import Observations, estimate
 
 TRUTH = ["a", "a", "a", "b", "b", "c"]
@@ -59,16 +52,17 @@ def test_the_wilson_interval_is_the_published_one() -> None:
 def test_the_paired_interval_is_that_of_resampled_examples() -> None:
     rng = np.random.default_rng(1)
     champion, candidate = rng.random(400) < 0.8, rng.random(400) < 0.9
-    difference, (low, high) = paired_difference(champion, candidate)
+    found = gain(champion, candidate)
     gains = candidate.astype(int) - champion.astype(int)
     resampled = [gains[rng.integers(0, 400, 400)].mean() for _ in range(4000)]
-    assert difference == gains.mean()
-    assert (low, high) == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.005)
-    assert paired_difference(champion, champion) == (0.0, (0.0, 0.0))
+    assert found.difference == gains.mean()
+    assert found.interval == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.006)
 
 
-def standing(value: float, gain: float | None = None, low: float = 0.0, f1: float = 0.5) -> Standing:
-    return Standing(value, f1, None if gain is None else Comparison(gain, (low, gain + 0.05)))
+def standing(value: float, difference: float | None = None, low: float = 0.0, f1: float = 0.5) -> Standing:
+    if difference is None:
+        return Standing(value, f1)
+    return Standing(value, f1, Gain(400, difference, (low, difference + 0.05), mcnemar(0, 0)))
 
 
 @pytest.mark.parametrize(
@@ -88,10 +82,13 @@ def standing(value: float, gain: float | None = None, low: float = 0.0, f1: floa
 def test_the_recommendation_follows_its_rule(
     old: Standing, new: Standing, margin: float, expected: str | None
 ) -> None:
-    candidate, reason = recommend({"old": old, "new": new}, 0.85, margin, old.comparison is not None)
-    assert candidate == expected
-    assert reason
-    assert len(reason) <= 256
+    found = recommend({"old": old, "new": new}, Bounds(0.85, margin))
+    assert found.candidate == expected
+    assert 0 < len(found.reason) <= 256
+    passed = {
+        name: all(rule.passed for rule in found.rules if rule.candidate == name) for name in ("old", "new")
+    }
+    assert passed[expected] if expected else not any(passed.values())
 
 
 def test_the_gate_looks_at_the_best_candidate() -> None:
