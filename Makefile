@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test checks test-lambda-python soak lint types decisions bench build deploy pipeline models lock clean
+.PHONY: help install demo local test checks test-lambda-python soak lint types check-model decisions bench build deploy pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -83,6 +83,9 @@ lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hado
 
 types: $(VENV)/.test ## Run mypy in strict mode
 	@$(BIN)/mypy layers/common/truthloop local demo cli containers requirements functions/*/app.py
+
+check-model: install ## Say in words whether a model's file keeps its contract (FILE=my_model.py, ARGS="--shape 10x224x3")
+	@PYTHONPATH=containers $(BIN)/python -m models.check "$(FILE)" $(ARGS)
 
 decisions: install ## Print the decision log: why it did or did not retrain (ARGS="g00000007", "--json" …)
 	@$(BIN)/truthloop decisions --stack $(STACK) $(ARGS)
