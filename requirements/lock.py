@@ -23,10 +23,11 @@ LOCKS = {
     "requirements/handlers.in": EVERYWHERE,
     "requirements/sdk.in": HERE,
     "layers/common/requirements.in": ("--universal", "--python-version", "3.13"),
+    "containers/base/requirements.in": (*IMAGE, "--no-annotate"),
     "containers/training/requirements.in": (*IMAGE, "--no-annotate"),
     "containers/inference/requirements.in": (*IMAGE, "--no-annotate"),
 }
-"""Each input with the platform that it is resolved for."""
+"""Each input with the platform that it is resolved for; the base comes before those that keep to its lock."""
 
 
 def main() -> None:

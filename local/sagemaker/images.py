@@ -1,9 +1,10 @@
 """Image URIs resolved to Dockerfiles, and Dockerfiles read as far as a process needs them.
 
 ``…/truthloop-training:latest`` is ``<root>/training/Dockerfile`` with ``<root>`` as build context.
-Of its last stage ENTRYPOINT, CMD, ENV, WORKDIR and COPY count. COPY becomes links below a directory
-that stands for the container's file system, so a package that the Dockerfile forgets is missing here
-as well. RUN is not run: the interpreter is the one that runs the server.
+Of its last stage ENTRYPOINT, CMD, ENV, WORKDIR and COPY count, and what it has from the image that it
+starts from, when that is one of ours too (``FROM truthloop-base``, also by an ARG's default). COPY becomes
+links below a directory that stands for the container's file system, so a package that the Dockerfile
+forgets is missing here as well. RUN is not run: the interpreter is the one that runs the server.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +48,8 @@ class Stage:
     environment: tuple[tuple[str, str], ...] = ()
     workdir: str = "/"
     copies: tuple[tuple[str, str], ...] = ()
+    files: tuple[Path, ...] = ()
+    """The Dockerfiles that were read for it: its own, and those of the images that it starts from."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,17 @@ class Image:
         return found
 
 
+_Times = tuple[tuple[Path, int], ...]
+"""Dockerfiles and when they were changed, in nanoseconds."""
+
+
 class ImageStore:
-    """Finds images and keeps them laid out as long as their Dockerfile does not change."""
+    """Finds images and keeps them laid out as long as their Dockerfiles do not change."""
 
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
-        self._images: dict[tuple[Path, int], Image] = {}
+        self._images: dict[Path, tuple[_Times, Image]] = {}
+        self._laid_out = 0
         self._lock = threading.Lock()
 
     def resolve(self, uri: str) -> Image:
@@ -163,13 +172,18 @@ class ImageStore:
                 f"be a folder {name.removeprefix(NAME_PREFIX)!r} with a Dockerfile below "
                 f"{' or '.join(map(str, roots))}."
             )
-        key = (dockerfile, dockerfile.stat().st_mtime_ns)
         with self._lock:
-            if key not in self._images:
+            times, image = self._images.get(dockerfile, ((), None))
+            if image is None or times != _times(path for path, _ in times):
                 stage = parse_dockerfile(dockerfile)
-                rootfs = self._workdir / f"{name}-{len(self._images)}"
-                self._images[key] = _lay_out(stage, dockerfile, root, rootfs)
-            return replace(self._images[key], uri=uri)
+                image = _lay_out(stage, dockerfile, root, self._workdir / f"{name}-{self._laid_out}")
+                self._images[dockerfile] = (_times(stage.files), image)
+                self._laid_out += 1
+            return replace(image, uri=uri)
+
+
+def _times(paths: Iterable[Path]) -> _Times:
+    return tuple((path, path.stat().st_mtime_ns if path.is_file() else 0) for path in paths)
 
 
 def image_roots() -> list[Path]:
@@ -185,13 +199,21 @@ def repository_name(uri: str) -> str:
     return uri.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]
 
 
-def parse_dockerfile(path: Path) -> Stage:
+def parse_dockerfile(path: Path, children: tuple[Path, ...] = ()) -> Stage:
     """Read a Dockerfile and return its last stage.
+
+    Parameters
+    ----------
+    path
+        ``<root>/<name>/Dockerfile``; the images that it starts from lie below the same root.
+    children
+        The Dockerfiles that start from this one, which therefore must not occur again.
 
     Raises
     ------
     ImageError
-        It has no FROM, or an instruction that is none; the message names file and line.
+        It has no FROM, an instruction that is none, or starts from an image of ours that does not exist or
+        from itself; the message names file and line.
     """
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
@@ -202,7 +224,8 @@ def parse_dockerfile(path: Path) -> Stage:
         where = f"{path.parent.name}/Dockerfile:{number}"
         if word == "FROM":
             source, _, name = re.sub(r"--\S+\s+", "", rest).partition(" ")
-            stage = stages.get(source, Stage())
+            source = _VARIABLE.sub(lambda m: arguments.get(m[1] or m[3], m[2] or ""), source)
+            stage = stages[source] if source in stages else _base(source, path, children, where)
             if name.strip():
                 stages[name.split()[-1]] = stage
             current = name.split()[-1] if name.strip() else ""
@@ -218,7 +241,25 @@ def parse_dockerfile(path: Path) -> Stage:
             stages[current] = stage
     if stage is None:
         raise ImageError(f"ClientError: invalid image: {path.parent.name}/Dockerfile has no FROM.")
-    return stage
+    return replace(stage, files=(path, *(file for file in stage.files if file != path)))
+
+
+def _base(source: str, path: Path, children: tuple[Path, ...], where: str) -> Stage:
+    """Return what an image has from the one that it starts from: nothing, when that is not ours."""
+    if not source:
+        raise ImageError(f"ClientError: invalid image: {where} starts from an ARG without a value.")
+    name = repository_name(source)
+    if not name.startswith(NAME_PREFIX):
+        return Stage()
+    base = path.parents[1] / name.removeprefix(NAME_PREFIX) / "Dockerfile"
+    if base in (path, *children):
+        raise ImageError(f"ClientError: invalid image: {where} starts from {source}, so from itself.")
+    if not base.is_file():
+        raise ImageError(
+            f"ClientError: invalid image: {where} starts from {source}, which should be "
+            f"{base.parent.name}/Dockerfile beside it."
+        )
+    return parse_dockerfile(base, (path, *children))
 
 
 def _instructions(path: Path) -> list[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ def test_a_shell_form_runs_in_a_shell(store: ImageStore, tmp_path: Path) -> None
         ("FROM scratch\nCOPY nothing /there\n", "copies 'nothing', which does not exist"),
         ("FROM scratch\n", "there is nothing to run"),
         ('FROM scratch\nENTRYPOINT ["nobodys-program"]\n', "executable file not found"),
+        (
+            "FROM truthloop-nothing\nCMD a\n",
+            "Dockerfile:1 starts from truthloop-nothing, which should be",
+        ),
+        ("ARG BASE=truthloop-thing\nFROM ${BASE}\nCMD a\n", "starts from truthloop-thing, so from itself"),
+        ("ARG BASE\nFROM ${BASE}\nCMD a\n", "thing/Dockerfile:2 starts from an ARG without a value"),
     ],
 )
 def test_what_is_no_image_says_why(store: ImageStore, tmp_path: Path, text: str, message: str) -> None:
@@ -123,13 +130,56 @@ def test_what_is_no_image_says_why(store: ImageStore, tmp_path: Path, text: str,
 
 
 def test_a_changed_dockerfile_is_read_again(store: ImageStore, tmp_path: Path) -> None:
-    import os
-
     path = write(store, tmp_path, "FROM scratch\nCMD one\n")
     assert store.resolve("thing").command[-1] == "one"
     path.write_text("FROM scratch\nCMD two\n")
     os.utime(path, ns=(1, 1))
     assert store.resolve("thing").command[-1] == "two"
+
+
+def write_base(tmp_path: Path, text: str) -> Path:
+    folder = tmp_path / "context/base"
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text(text)
+    return folder / "Dockerfile"
+
+
+def test_an_image_has_what_its_base_has(store: ImageStore, tmp_path: Path) -> None:
+    base = write_base(
+        tmp_path,
+        "FROM scratch AS build\nENV LOST=1\nFROM scratch\nENV KEPT=base OVER=base\nWORKDIR /opt\n"
+        'COPY base/Dockerfile /etc/made-from\nENTRYPOINT ["python"]\nCMD ["-V"]\n',
+    )
+    path = write(
+        store,
+        tmp_path,
+        "ARG BASE=registry.example/team/truthloop-base:v1\nFROM ${BASE} AS build\nENV BUILT=1\n"
+        "FROM ${BASE}\nENV OVER=${KEPT}d\nWORKDIR program\nCOPY thing thing\n",
+    )
+    image = store.resolve("truthloop-thing")
+    assert image.environment == {"KEPT": "base", "OVER": "based"}
+    assert (image.entrypoint, image.command, image.workdir) == (("python",), ("-V",), "/opt/program")
+    assert (image.rootfs / "etc/made-from").read_text() == base.read_text()
+    assert (image.cwd / "thing/Dockerfile").read_text() == path.read_text()
+
+
+def test_images_that_start_from_each_other_are_refused(store: ImageStore, tmp_path: Path) -> None:
+    write_base(tmp_path, "FROM truthloop-thing\n")
+    write(store, tmp_path, "FROM truthloop-base\nCMD a\n")
+    with pytest.raises(ImageError, match="base/Dockerfile:1 starts from truthloop-thing, so from itself"):
+        store.resolve("thing")
+
+
+def test_a_changed_base_is_read_again(store: ImageStore, tmp_path: Path) -> None:
+    write(store, tmp_path, "FROM truthloop-base\nCMD one\n")
+    base = write_base(tmp_path, "FROM scratch\nENV A=1\n")
+    assert store.resolve("thing").environment == {"A": "1"}
+    base.write_text("FROM scratch\nENV A=2\n")
+    os.utime(base, ns=(1, 1))
+    assert store.resolve("thing").environment == {"A": "2"}
+    base.unlink()
+    with pytest.raises(ImageError, match="which should be base/Dockerfile beside it"):
+        store.resolve("thing")
 
 
 def test_repository_names() -> None:

@@ -95,6 +95,16 @@ def test_the_time_limit_is_one_that_sagemaker_takes(bake: int) -> None:
     assert 600 <= policy["MaximumExecutionTimeoutInSeconds"] <= 28800
 
 
+def test_the_variant_names_a_host_image_where_the_default_driver_is_too_old() -> None:
+    (variant,) = endpoint_config(TARGET, SETTINGS, "bucket")["ProductionVariants"]
+    assert variant["InstanceType"] == "ml.g4dn.xlarge"
+    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-gpu-2"
+    (variant,) = endpoint_config(TARGET, replace(SETTINGS, instance_type="ml.g6.xlarge"), "bucket")[
+        "ProductionVariants"
+    ]
+    assert "InferenceAmiVersion" not in variant
+
+
 def test_every_configuration_captures() -> None:
     capture = endpoint_config(TARGET, SETTINGS, "bucket")["DataCaptureConfig"]
     assert capture["EnableCapture"] is True

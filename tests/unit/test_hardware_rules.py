@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from truthloop.decision import StepResult, is_costless, lacked_instances
 from truthloop.hardware import (
     FAMILIES,
+    INFERENCE_AMI,
     OTHER_ACCELERATORS,
     SHIPPED_ARCHITECTURES,
     SUCCESSORS,
     TRAINING_INSTANCES,
     Gpu,
     hardware,
+    inference_ami,
     judge_image,
     runs_on,
 )
@@ -68,7 +70,10 @@ def test_a_build_serves_what_cuda_says_it_serves(built: str, device: str, chosen
     assert runs_on(built.split(), gpu(device)) == chosen
 
 
-@given(st.lists(st.sampled_from([*SHIPPED_ARCHITECTURES, "compute_80", "sm_90a"])), st.sampled_from("0123"))
+@given(
+    st.lists(st.sampled_from([*SHIPPED_ARCHITECTURES, "sm_100", "compute_80", "sm_90a"])),
+    st.sampled_from("0123"),
+)
 def test_more_kernels_never_serve_less(built: list[str], minor: str) -> None:
     for major in ("7", "8", "9", "10", "12"):
         device = gpu(f"{major}.{minor}")
@@ -87,7 +92,14 @@ def test_the_shipped_image_serves_the_default_and_its_successors() -> None:
     [
         ("ml.p3.8xlarge", True, "4 × V100 (sm_70); the image's sm_70 kernels run on it"),
         ("ml.g6e.12xlarge", True, "4 × L40S (sm_89); the image's sm_86 kernels run on it"),
-        ("ml.g7.48xlarge", True, "RTX PRO 4500 Blackwell (sm_120)"),
+        ("ml.p5.48xlarge", True, "8 × H100 (sm_90); the image's sm_90 kernels run on it"),
+        (
+            "ml.g7e.48xlarge",
+            False,
+            "8 × RTX PRO 6000 Blackwell (sm_120), and the training image has no kernels",
+        ),
+        ("ml.p6-b200.48xlarge", False, "8 × B200 (sm_100), and the training image has no kernels for it"),
+        ("ml.c7g.8xlarge", False, "Arm processors"),
         ("ml.p2.xlarge", False, "1 × K80 (sm_37), and the training image has no kernels for it"),
         ("ml.p6e-gb200.36xlarge", False, "Arm processors"),
         ("ml.trn1.32xlarge", False, "Trainium, which the training image does not serve"),
@@ -118,9 +130,51 @@ def test_what_is_priced_is_known() -> None:
 
 def test_the_shipped_architectures_are_those_of_the_locked_torch() -> None:
     # Another version has other kernels: look them up (hardware.py says where) before this is changed.
-    lock = (ROOT / "containers/training/requirements.txt").read_text()
-    assert re.findall(r"^torch==(\S+)", lock, re.MULTILINE) == ["2.10.0"]
-    assert re.search(r"^nvidia-cuda-runtime-cu12==12\.8\.", lock, re.MULTILINE)
+    for image in ("base", "training", "inference"):
+        lock = (ROOT / f"containers/{image}/requirements.txt").read_text()
+        assert re.findall(r"^torch==(\S+)", lock, re.MULTILINE) == ["2.7.1"]
+        assert re.search(r"^nvidia-cuda-runtime-cu12==12\.6\.", lock, re.MULTILINE)
+
+
+def endpoint_types() -> list[str]:
+    """Every instance type that SageMaker has for endpoints."""
+    model: Any = botocore.session.get_session().get_service_model("sagemaker")
+    return list(model.shape_for("ProductionVariantInstanceType").enum)
+
+
+def test_the_template_takes_the_endpoint_types_that_the_image_serves() -> None:
+    text = (ROOT / "template.yaml").read_text()
+    found = re.search(r"EndpointInstanceType:\n.*\n.*\n +AllowedPattern: (\S+)", text)
+    assert found is not None
+    pattern = re.compile(found[1])
+    for kind in endpoint_types():
+        assert bool(pattern.fullmatch(kind)) is judge_image(kind, SHIPPED_ARCHITECTURES)[0], kind
+
+
+def test_packages_are_registered_for_types_that_the_image_serves() -> None:
+    text = (ROOT / "containers/pipeline/definition.json").read_text()
+    lists = re.findall(r'"SupportedRealtimeInferenceInstanceTypes": (\[[^]]*\])', text)
+    assert lists
+    for kind in {kind for each in lists for kind in json.loads(each)}:
+        assert kind in endpoint_types()
+        assert judge_image(kind, SHIPPED_ARCHITECTURES)[0], kind
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "ami"),
+    [
+        ("ml.g4dn.xlarge", INFERENCE_AMI),
+        ("ml.p3.2xlarge", INFERENCE_AMI),
+        ("ml.g5.xlarge", INFERENCE_AMI),
+        ("ml.g6.xlarge", None),
+        ("ml.p5.48xlarge", None),
+        ("ml.m5.large", None),
+    ],
+)
+def test_an_endpoint_gets_a_driver_for_cuda_12(instance_type: str, ami: str | None) -> None:
+    assert inference_ami(instance_type) == ami
+    model: Any = botocore.session.get_session().get_service_model("sagemaker")
+    assert INFERENCE_AMI in model.shape_for("ProductionVariantInferenceAmiVersion").enum
 
 
 def test_a_run_needs_the_instances_that_its_definition_asks_for() -> None:
@@ -138,6 +192,7 @@ def test_the_documentation_has_the_same_table() -> None:
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"
     ]
     table = {row[0].strip("`"): row[1:] for row in rows if row[0].startswith("`ml.")}
+    endpoints = {kind.split(".")[1] for kind in endpoint_types()}
     assert table == {
         f"ml.{family}": [
             found.name,
@@ -145,12 +200,20 @@ def test_the_documentation_has_the_same_table() -> None:
             ", ".join(f"{count} in {size}" for size, count in sizes.items()),
             f"{found.capability[0]}.{found.capability[1]}",
             f"yes (`{chosen}`)" if (chosen := _served(found)) else "no",
+            "not offered" if family not in endpoints else _serves(family, chosen),
         ]
         for family, (found, sizes) in FAMILIES.items()
     }
+    assert INFERENCE_AMI in text
     for name in SHIPPED_ARCHITECTURES:
         assert f"`{name}`" in text
     assert PRICES_AS_OF in text
+
+
+def _serves(family: str, chosen: str | None) -> str:
+    if chosen is None:
+        return "no"
+    return f"yes (`{chosen}`), driver 535" if inference_ami(f"ml.{family}.xlarge") else f"yes (`{chosen}`)"
 
 
 def _served(found: Gpu) -> str | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from truthloop.errors import SmokeTestFailed
+from truthloop.hardware import inference_ami
 from truthloop.names import digest, resource_name
 from truthloop.registry import ModelPackage
 from truthloop.settings import DeploymentSettings
@@ -56,7 +57,8 @@ def plan_target(endpoint_name: str, package: ModelPackage, settings: DeploymentS
     version = f"v{package.version}"
     incarnation = digest(package.arn, package.created_at.isoformat(), package.model_data_url)
     model_name = resource_name(endpoint_name, version, incarnation[:8])
-    what = json.dumps(asdict(settings), sort_keys=True, default=list)
+    wanted = {**asdict(settings), "ami": inference_ami(settings.instance_type)}
+    what = json.dumps(wanted, sort_keys=True, default=list)
     config_name = resource_name(endpoint_name, version, digest(model_name, what)[:12])
     return Target(package, model_name, config_name)
 
@@ -118,17 +120,18 @@ def deployment_config(settings: DeploymentSettings) -> dict[str, Any]:
 
 def endpoint_config(target: Target, settings: DeploymentSettings, bucket: str) -> dict[str, Any]:
     """Return CreateEndpointConfig's request. Every configuration captures data: training rests on it."""
+    variant: dict[str, Any] = {
+        "VariantName": settings.variant_name,
+        "ModelName": target.model_name,
+        "InitialInstanceCount": settings.instance_count,
+        "InstanceType": settings.instance_type,
+        "InitialVariantWeight": 1.0,
+    }
+    if ami := inference_ami(settings.instance_type):
+        variant["InferenceAmiVersion"] = ami
     return {
         "EndpointConfigName": target.config_name,
-        "ProductionVariants": [
-            {
-                "VariantName": settings.variant_name,
-                "ModelName": target.model_name,
-                "InitialInstanceCount": settings.instance_count,
-                "InstanceType": settings.instance_type,
-                "InitialVariantWeight": 1.0,
-            }
-        ],
+        "ProductionVariants": [variant],
         "DataCaptureConfig": {
             "EnableCapture": True,
             "InitialSamplingPercentage": settings.capture_share_percent,

@@ -1,9 +1,10 @@
-"""Which GPU an instance type has, and whether an image has kernels for it.
+"""Which GPU an instance type has, whether an image has kernels for it, and which driver it must be given.
 
 Sources: the EC2 documentation's table of accelerated instances for GPUs, their number and memory; NVIDIA's
 table of compute capabilities (developer.nvidia.com/cuda-gpus); the CUDA C++ Programming Guide, "Binary
 Compatibility" and "PTX Compatibility", for the rule; PyTorch's ``.ci/manywheel/build_cuda.sh`` for what a
-wheel is built with. ``docs/instances.md`` shows the same to people.
+wheel is built with; the SageMaker guide's "Best practices to minimize interruptions during GPU driver
+upgrades" for drivers. ``docs/instances.md`` shows the same to people.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-SHIPPED_ARCHITECTURES = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
-"""What torch 2.10.0+cu128, which containers/training installs, is built for: 7.0 to 12.0, without PTX."""
+SHIPPED_ARCHITECTURES = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
+"""What torch 2.7.1+cu126, which containers/base installs, is built for: 5.0 to 9.0, without PTX.
+
+``torch._C._cuda_getArchFlags()`` says so, on a machine without a GPU too.
+"""
 
 TRAINING_INSTANCES = 2
 """Instances that a run needs at the same time: TrainOld and TrainNew, one each, side by side."""
@@ -77,14 +81,22 @@ OTHER_ACCELERATORS = {
 }
 """Accelerators that are no GPU: they need an image built with AWS Neuron."""
 
-_CPU_FAMILY = re.compile(r"(?:[cmrt]\d\w*|c\dn)(?:-flex)?")
+_CPU_FAMILY = re.compile(r"[cmrt]\d\w*(?:-flex)?")
+_ARM_FAMILY = re.compile(r"[cmrt]\d+g\w*")
+
+INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-2"
+"""Host image of endpoints with NVIDIA driver 535: CUDA 12 runs on drivers from 525 on."""
+
+_OLD_ENDPOINT_DRIVER = frozenset(("p3", "p4d", "p4de", "g4dn", "g5"))
+"""Families whose endpoints have driver 470 (CUDA 11.4) unless the variant names a host image."""
 
 
 @dataclass(frozen=True)
 class Hardware:
     """What is known of an instance type.
 
-    Without a `gpu` a `known` type has none, or has `other` accelerators. A `count` of 0 is not known.
+    Without a `gpu` a `known` type has none, or has `other` accelerators. A `count` of 0 is not known. `arm`
+    says that its processor is Arm, on which no x86-64 image runs.
     """
 
     instance_type: str
@@ -92,6 +104,7 @@ class Hardware:
     gpu: Gpu | None = None
     count: int = 0
     other: str = ""
+    arm: bool = False
 
 
 def hardware(instance_type: str) -> Hardware:
@@ -100,10 +113,20 @@ def hardware(instance_type: str) -> Hardware:
     family, _, size = rest.partition(".")
     if family in FAMILIES:
         gpu, sizes = FAMILIES[family]
-        return Hardware(instance_type, True, gpu, sizes.get(size, 0))
+        return Hardware(instance_type, True, gpu, sizes.get(size, 0), arm=gpu.arm)
     if family in OTHER_ACCELERATORS:
         return Hardware(instance_type, True, other=OTHER_ACCELERATORS[family])
-    return Hardware(instance_type, bool(_CPU_FAMILY.fullmatch(family)))
+    known, arm = _CPU_FAMILY.fullmatch(family), _ARM_FAMILY.fullmatch(family)
+    return Hardware(instance_type, bool(known), arm=bool(arm))
+
+
+def inference_ami(instance_type: str) -> str | None:
+    """Return the host image that an endpoint needs for the images' CUDA 12, or None where the default does.
+
+    With driver 470, the default, torch finds no GPU and serves on the CPU at the GPU's price, silently.
+    """
+    family = instance_type.removeprefix("ml.").partition(".")[0]
+    return INFERENCE_AMI if family in _OLD_ENDPOINT_DRIVER else None
 
 
 def runs_on(architectures: Iterable[str], gpu: Gpu) -> str | None:
@@ -154,13 +177,13 @@ def judge_image(instance_type: str, architectures: Iterable[str]) -> tuple[bool,
             f"it is not known which GPU {instance_type} has; choose another TrainingInstanceType, "
             f"for example {SUCCESSORS[0]}, or add the family to truthloop/hardware.py"
         )
-    if gpu is None:
-        return True, f"{instance_type} has no GPU: the image trains there, slowly"
-    if gpu.arm:
+    if known.arm:
         return False, (
             f"{instance_type} has Arm processors, and the training image is built for x86-64; choose another "
             f"TrainingInstanceType, for example {SUCCESSORS[0]}"
         )
+    if gpu is None:
+        return True, f"{instance_type} has no GPU: the image trains there, slowly"
     chosen = runs_on(built, gpu)
     what = f"{known.count} × {gpu.name}" if known.count else gpu.name
     if chosen is None:
