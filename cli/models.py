@@ -29,6 +29,12 @@ def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
         print_json(packages)
     elif packages:
         console.print(table(packages))
+        for package in packages:
+            if package["report"]:
+                # On one line, however long: to be copied.
+                console.print(
+                    f"report {package['version']}: {package['report']}", soft_wrap=True, markup=False
+                )
     else:
         console.print("no models yet: no run has registered a package")
     return 0
@@ -57,6 +63,7 @@ def read(stack: Stack) -> list[dict[str, Any]]:
                     "accuracy": float(metadata["accuracy"]) if metadata.get("accuracy") else None,
                     "recommended": metadata.get("recommended") == "true",
                     "reason": metadata.get("reason"),
+                    "report": metadata.get("reportUri"),
                     "inService": arn in served,
                 }
             )

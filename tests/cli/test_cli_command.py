@@ -117,6 +117,7 @@ def test_shows_models_and_which_is_in_service(truthloop: Command, aws: Clients, 
                 "accuracy": accuracy,
                 "recommended": recommended,
                 "reason": "it is the better one",
+                "reportUri": f"s3://data/runs/g00000001/evaluation/{candidate}/report.html",
             },
         )["ModelPackageArn"]
         # moto forgets the metadata of a package that is updated, so each is made with its status.
@@ -148,13 +149,16 @@ def test_shows_models_and_which_is_in_service(truthloop: Command, aws: Clients, 
     found = json.loads(truthloop("models", "--json").stdout)
 
     assert done.returncode == 0, done.stderr
-    rows = {line.split()[2]: line for line in done.stdout.splitlines() if "g00000001" in line}
+    lines = [line for line in done.stdout.splitlines() if "g00000001" in line]
+    rows = {line.split()[2]: line for line in lines if not line.startswith("report")}
     assert "Approved" in rows["new"]
     assert "95.5%" in rows["new"]
     assert rows["new"].count(" yes") == 2
     assert "PendingManualApproval" in rows["old"]
     assert " yes" not in rows["old"]
     assert [(item["candidate"], item["inService"]) for item in found] == [("new", True), ("old", False)]
+    assert found[0]["report"] == "s3://data/runs/g00000001/evaluation/new/report.html"
+    assert "report 1: s3://data/runs/g00000001/evaluation/old/report.html" in lines
 
 
 def test_the_stack_can_be_named_by_option_and_environment(truthloop: Command, stack: str) -> None:

@@ -268,11 +268,13 @@ def calls_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(request: pytest.FixtureRequest, calls_file: Path) -> Iterator[Stack]:
     """Deploy the stack with the demo's base set and parameters; take it down after the module.
 
-    A module that wants other values for some parameters names them in its ``PARAMETERS``.
+    A module that wants other values for some parameters names them in its ``PARAMETERS``, and settings of the
+    embedded AWS in its ``ENVIRONMENT``.
     """
     port = free_port()
     changes: dict[str, str] = getattr(request.module, "PARAMETERS", {})
-    process = serve(port, {"TRUTHLOOP_LOCAL_CALLS": str(calls_file)}, *_named(changes))
+    more: dict[str, str] = getattr(request.module, "ENVIRONMENT", {})
+    process = serve(port, {"TRUTHLOOP_LOCAL_CALLS": str(calls_file), **more}, *_named(changes))
     yield Stack(f"http://localhost:{port}")
     if process.poll() is None:
         process.terminate()

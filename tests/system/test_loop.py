@@ -138,6 +138,40 @@ def test_a_model_that_fails_the_smoke_test_is_rejected_and_the_previous_serves_o
         for key, body in bodies.items():
             s3.put_object(Bucket=bucket, Key=key, Body=body)
     stack.wait_for("the return", lambda: True if stack.served() == other["ModelPackageArn"] else None)
+
+
+def test_weights_that_were_swapped_after_the_evaluation_are_never_served(stack: Any) -> None:
+    # Given: somebody puts another model's artefact, whole and valid, in the place of an evaluated one
+    newest, other = stack.packages()
+    stack.quiet()
+    s3, sagemaker = stack.client("s3"), stack.client("sagemaker")
+
+    def artefact(package: dict[str, Any]) -> dict[str, str]:
+        described = sagemaker.describe_model_package(ModelPackageName=package["ModelPackageArn"])
+        (container,) = described["InferenceSpecification"]["Containers"]
+        assert len(container["Environment"]["MODEL_SHA256"]) == 64
+        bucket, _, key = container["ModelDataUrl"].removeprefix("s3://").partition("/")
+        return {"Bucket": bucket, "Key": key}
+
+    evaluated = s3.get_object(**artefact(newest))["Body"].read()
+    s3.put_object(**artefact(newest), Body=s3.get_object(**artefact(other))["Body"].read())
+    try:
+        # When
+        stack.judge(newest["ModelPackageArn"], "Approved")
+
+        def rejected() -> dict[str, Any] | None:
+            found = sagemaker.describe_model_package(ModelPackageName=newest["ModelPackageArn"])
+            return found if found["ModelApprovalStatus"] == "Rejected" else None
+
+        found = stack.wait_for("the rejection", rejected)
+    finally:
+        s3.put_object(**artefact(newest), Body=evaluated)
+    # Then: the endpoint rolled back, the package says so, and the container's log says why
+    assert "health check" in found["ApprovalDescription"]
+    stack.wait_for("the return", lambda: True if stack.served() == other["ModelPackageArn"] else None)
+    group = f"/aws/sagemaker/Endpoints/{stack.outputs['EndpointName']}"
+    events = stack.client("logs").filter_log_events(logGroupName=group)["events"]
+    assert any("the artefact was changed after it was evaluated" in event["message"] for event in events)
     # The rollback was smoke-tested against the wrong labels too, or against none: put it right.
     stack.quiet()
     if stack.served() != other["ModelPackageArn"]:
