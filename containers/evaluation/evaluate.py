@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,14 @@ from numpy.typing import NDArray
 
 from common.contract import Paths, environment
 from common.logs import event
-from dataset.prepare import GROUND_TRUTH
 from dataset.records import (
     AUDIT,
-    DatasetInfo,
     Label,
     newest_corrections,
     read_dataset_info,
     read_merged_labels,
 )
+from dataset.sides import GROUND_TRUTH
 from evaluation import model_quality, report
 from evaluation.answers import (
     CANDIDATES,
@@ -68,6 +67,15 @@ class Parts:
     ground_truth: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Exam:
+    """What every model is asked; ``truth`` are positions in ``labels``: all that examples or models have."""
+
+    labels: list[str]
+    truth: Codes
+    parts: Parts
+
+
 def parts_of(holdout: Holdout, merged: Mapping[str, Label], new_labels: int) -> Parts:
     """Find the newest corrections, and what is in the holdout because a model was wrong about it."""
     newest_ids = newest_corrections(dict(merged), new_labels)
@@ -94,10 +102,9 @@ def _scores(matrix: Counts, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _model(
-    contestant: Contestant, said: Answers, truth: Codes, labels: Sequence[str], newest: NDArray[np.bool_]
-) -> dict[str, Any]:
+def _model(contestant: Contestant, said: Answers, exam: Exam) -> dict[str, Any]:
     """Return a model's member of ``models``, without its latency."""
+    truth, labels, newest = exam.truth, exam.labels, exam.parts.newest
     matrix = confusion_of(truth, said.predicted, len(labels))
     of_newest = _scores(confusion_of(truth[newest], said.predicted[newest], len(labels)), labels)
     of_newest["perClass"] = {
@@ -150,6 +157,7 @@ def _class_members(change: ClassChange) -> dict[str, Any]:
         "recallDifference": change.recall_difference,
         "lost": change.lost,
         "support": change.support,
+        "mcnemar": _mcnemar_members(change.mcnemar),
     }
 
 
@@ -167,57 +175,47 @@ def _comparison(standing: Standing, champion: Answers, candidate: Answers, parts
 
 def evaluate(
     contestants: Mapping[str, Contestant],
-    holdout: Holdout,
-    parts: Parts,
+    exam: Exam,
+    said: Mapping[str, Answers],
+    taken: Mapping[str, Any],
     bounds: Bounds,
-    info: DatasetInfo,
-) -> tuple[dict[str, Any], dict[str, Counts], list[str]]:
-    """Return ``evaluation.json``, each model's confusion matrix, and the labels of both.
+) -> tuple[dict[str, Any], dict[str, Counts]]:
+    """Return ``evaluation.json``, but for which run it is about, and each model's confusion matrix.
 
-    Raises
-    ------
-    ModelDivergedError
-        A model answers with what is no number.
-    RecordError
-        A shard is damaged.
+    Parameters
+    ----------
+    contestants
+        ``old``, ``new`` and, where there is one, ``champion``.
+    exam
+        What they were asked.
+    said, taken
+        By name: what they answered, and the member ``latency``.
+    bounds
+        What must be reached.
     """
-    known = {label for each in contestants.values() for label in each.card.labels}
-    labels = sorted(known.union(holdout.labels))
-    place = {label: position for position, label in enumerate(labels)}
-    truth = np.array([place[label] for label in holdout.labels], np.int32)
-    said = answer(contestants, holdout, truth, labels)
-    matrices = {name: confusion_of(truth, each.predicted, len(labels)) for name, each in said.items()}
-    models = {
-        name: _model(contestants[name], each, truth, labels, parts.newest) for name, each in said.items()
+    matrices = {
+        name: confusion_of(exam.truth, each.predicted, len(exam.labels)) for name, each in said.items()
     }
-    for name, taken in latencies(contestants, holdout).items():
-        models[name]["latency"] = taken
-
+    models = {
+        name: {**_model(contestants[name], each, exam), "latency": taken[name]} for name, each in said.items()
+    }
+    standings = {name: Standing(accuracy(matrices[name]), macro_f1(matrices[name])) for name in CANDIDATES}
     champion = contestants.get(CHAMPION)
-    standings = {}
-    for name in CANDIDATES:
-        standings[name] = Standing(accuracy(matrices[name]), macro_f1(matrices[name]))
-        if champion:
-            changes = class_changes(matrices[CHAMPION], matrices[name], labels, champion.card.labels)
-            everything = np.ones(len(holdout), bool)
-            standings[name] = Standing(
-                standings[name].accuracy,
-                standings[name].macro_f1,
-                _gain(said[CHAMPION], said[name], everything),
-                tuple(changes),
-            )
+    if champion:
+        for name, standing in standings.items():
+            both = said[CHAMPION].right, said[name].right
+            changes = class_changes(exam.truth, *both, exam.labels, champion.card.labels)
+            standings[name] = replace(standing, gain=gain(*both), classes=tuple(changes))
     verdict = recommend(standings, bounds)
+    parts = exam.parts
     evaluation = {
-        "version": VERSION,
-        "generation": info.generation,
-        "datasetVersion": info.dataset_version,
         "holdout": {
-            "examples": len(holdout),
+            "examples": len(exam.truth),
             "base": int((~parts.ground_truth).sum()),
             "groundTruth": int(parts.ground_truth.sum()),
             "corrections": int(parts.selected.sum()),
             "newestCorrections": int(parts.newest.sum()),
-            "labels": len(set(holdout.labels)),
+            "labels": len(np.unique(exam.truth)),
         },
         "bounds": {
             "accuracyThreshold": bounds.threshold,
@@ -237,7 +235,7 @@ def evaluate(
             "rules": [rule.to_json() for rule in verdict.rules],
         },
     }
-    return evaluation, matrices, labels
+    return evaluation, matrices
 
 
 def _write(path: Path, content: Any) -> None:
@@ -260,7 +258,18 @@ def main(paths: Paths) -> None:
     holdout = Holdout.open(paths.processing_input("holdout"))
     contestants = load_models(paths, names_champion(dataset))
     parts = parts_of(holdout, read_merged_labels(dataset / "ground-truth.jsonl"), info.new_labels)
-    evaluation, matrices, labels = evaluate(contestants, holdout, parts, bounds, info)
+    known = {label for each in contestants.values() for label in each.card.labels}
+    labels = sorted(known.union(holdout.labels))
+    place = {label: position for position, label in enumerate(labels)}
+    exam = Exam(labels, np.array([place[label] for label in holdout.labels], np.int32), parts)
+    said = answer(contestants, holdout, exam.truth, labels)
+    found, matrices = evaluate(contestants, exam, said, latencies(contestants, holdout), bounds)
+    evaluation = {
+        "version": VERSION,
+        "generation": info.generation,
+        "datasetVersion": info.dataset_version,
+        **found,
+    }
 
     output = paths.processing_output("evaluation")
     _write(output / "evaluation.json", evaluation)

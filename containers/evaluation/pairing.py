@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.scoring import Counts
+from evaluation.scoring import Codes
 
 RESAMPLES = 10_000
 _SMOOTHING = np.array([0.5, 1.0, 0.5])
@@ -43,12 +43,17 @@ class Gain:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """What became of one class: ``lost`` examples fewer are right than the champion had, of ``support``."""
+    """What became of the ``support`` examples of one class, and how many of them the champion had right."""
 
     label: str
-    lost: int
     support: int
-    champion_recall: float
+    champion_right: int
+    mcnemar: McNemar
+
+    @property
+    def lost(self) -> int:
+        """How many fewer the candidate has right than the champion; negative: more."""
+        return self.mcnemar.champion_only_right - self.mcnemar.candidate_only_right
 
     @property
     def recall_difference(self) -> float:
@@ -114,19 +119,32 @@ def _discordant(champion_right: Flags, candidate_right: Flags) -> tuple[int, int
 
 
 def class_changes(
-    champion: Counts, candidate: Counts, labels: Sequence[str], known: Sequence[str]
+    truth: Codes, champion_right: Flags, candidate_right: Flags, labels: Sequence[str], known: Sequence[str]
 ) -> list[ClassChange]:
-    """Compare two confusion matrices of the same examples class by class, the greatest loss of recall first.
+    """Compare two models class by class, the greatest loss of recall first.
 
     Only labels that the champion knows (``known``) and that the examples hold are compared: a class that is
     new cannot get worse, and of one without examples nothing is known.
+
+    Parameters
+    ----------
+    truth
+        Positions in ``labels``.
+    champion_right, candidate_right
+        Of the same examples.
     """
-    support = champion.sum(1)
-    lost = np.diag(champion) - np.diag(candidate)
+
+    def count(among: Flags) -> list[int]:
+        found: list[int] = np.bincount(truth[among], minlength=len(labels)).tolist()
+        return found
+
+    support, had = count(np.ones_like(champion_right)), count(champion_right)
+    gained, lost = count(candidate_right & ~champion_right), count(champion_right & ~candidate_right)
+    familiar = set(known)
     changes = [
-        ClassChange(label, int(lost[row]), int(support[row]), float(champion[row, row] / support[row]))
+        ClassChange(label, support[row], had[row], mcnemar(gained[row], lost[row]))
         for row, label in enumerate(labels)
-        if support[row] and label in set(known)
+        if support[row] and label in familiar
     ]
     return sorted(changes, key=lambda change: (change.recall_difference, -change.lost, change.label))
 
@@ -138,3 +156,12 @@ def is_worse(change: ClassChange, bound: float) -> bool:
     single one is a third, and one picture must not decide about a model.
     """
     return change.lost > max(1.0, bound * change.support)
+
+
+def may_be_chance(worst: Sequence[ClassChange], compared: int) -> bool:
+    """Say whether none of some classes has lost more than chance explains, where ``compared`` were looked at.
+
+    The largest of many differences is large by chance alone, so the least p-value is multiplied by their
+    number (Bonferroni).
+    """
+    return all(change.mcnemar.p_value * compared > 0.05 for change in worst)

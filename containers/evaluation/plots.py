@@ -54,6 +54,8 @@ _SETTINGS = {
     "legend.frameon": False,
 }
 
+_HEADING: dict[str, Any] = {"color": MUTED, "fontsize": 8.5, "bbox": {"fc": "white", "ec": "none", "pad": 1}}
+
 Evaluation = Mapping[str, Any]
 
 
@@ -120,7 +122,7 @@ def _accuracy(evaluation: Evaluation, candidate: str) -> Figure:
     rows: list[tuple[float, str]] = []
     place = 0.0
     for title, part in sections:
-        left.text(0, place - 0.62, title, transform=left.get_yaxis_transform(), color=MUTED, fontsize=8.5)
+        left.text(0, place - 0.62, title, transform=left.get_yaxis_transform(), **_HEADING)
         for name in names:
             measured = part(evaluation["models"][name])
             low, high = (100 * end for end in measured["accuracyInterval"])
@@ -141,7 +143,6 @@ def _gains(axes: Axes, evaluation: Evaluation) -> None:
     sections: tuple[tuple[str, Callable[[Mapping[str, Any]], Mapping[str, Any] | None]], ...] = (
         ("all pictures", lambda comparison: comparison),
         ("without corrections", lambda comparison: comparison["notSelected"]),
-        ("newest corrections", lambda comparison: comparison["newestCorrections"]),
     )
     rows: list[tuple[float, str]] = []
     place = 0.0
@@ -150,7 +151,7 @@ def _gains(axes: Axes, evaluation: Evaluation) -> None:
         found = [(name, gain) for name, gain in measured.items() if gain]
         if not found:
             continue
-        axes.text(0, place - 0.62, title, transform=axes.get_yaxis_transform(), color=MUTED, fontsize=8.5)
+        axes.text(0, place - 0.62, title, transform=axes.get_yaxis_transform(), **_HEADING)
         for name, gain in found:
             low, high = (100 * end for end in gain["interval"])
             axes.plot([low, high], [place, place], color=COLOURS[name], lw=2.2, solid_capstyle="round")
@@ -197,7 +198,9 @@ def _classes(evaluation: Evaluation, candidate: str) -> Figure:
         axes.plot(recall, row, MARKS[candidate], color=COLOURS[candidate], ms=7, zorder=4)
     axes.set_yticks(range(len(shown)), [f"{_spoken(label)}  ({mine[label]['support']})" for label in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(-2, 102)
+    recalls = [100 * mine[label]["recall"] for label in shown]
+    recalls += [100 * champion[label]["recall"] for label in shown if label in known]
+    axes.set_xlim(max(-2, 10 * (min(recalls) // 10) - 10), 102)
     axes.set_title(title)
     axes.set_xlabel("% of the class recognised (recall); in brackets: pictures of the class")
     axes.grid(True, axis="x")
@@ -265,7 +268,7 @@ def _matrix(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> F
             ha="center",
             va="center",
             fontsize=size,
-            color="white" if shares[row, column] > 0.35 else INK,
+            color="white" if shares[row, column] > 0.25 else INK,
             weight="normal" if row == column else "bold",
         )
     names = [_spoken(label) for label in labels]
@@ -296,14 +299,14 @@ def _mistakes(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     for row, (count, true, _) in enumerate(shown):
         axes.barh(row, count, color=WORSE, height=0.62)
         share = count / sum(counts[true].values())
-        axes.text(count, row, f" {count}  ({share:.0%} of {_spoken(true)})", va="center", fontsize=8.5)
+        axes.text(count, row, f" {count}  ({100 * share:.0f} %)", va="center", fontsize=8.5)
     axes.set_yticks(range(len(shown)), [f"{_spoken(true)} → {_spoken(said)}" for _, true, said in shown])
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
-    axes.margins(x=0.22)
+    axes.margins(x=0.15)
     total = sum(count for count, _, _ in mistakes)
-    title = f"The {len(shown)} most frequent mistakes, of {total} pictures" if shown else "No mistakes"
+    title = f"The most frequent of {total:,} mistakes" if shown else "No mistakes"
     axes.set_title(title)
-    axes.set_xlabel("pictures of the first class that are taken for the second")
+    axes.set_xlabel("pictures (share of the first class)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
@@ -322,14 +325,17 @@ def _reliability(evaluation: Evaluation, candidate: str) -> Figure:
         sure = [100 * each["confidence"] for each in bins]
         right = [100 * each["accuracy"] for each in bins]
         error = evaluation["models"][name]["calibrationError"]
-        axes.plot(
+        most = max(each["examples"] for each in bins)
+        axes.plot(sure, right, color=COLOURS[name], lw=1, alpha=0.45)
+        axes.scatter(
             sure,
             right,
+            s=[12 + 110 * (each["examples"] / most) ** 0.5 for each in bins],
             marker=MARKS[name],
             color=COLOURS[name],
-            lw=1.6,
-            ms=6,
             label=f"{SPOKEN[name]}: calibration error {100 * error:.1f} points",
+            zorder=3,
+            clip_on=False,
         )
         edges = [100 * each["low"] for each in bins]
         width = 100 / evaluation["models"][name]["calibration"]["bins"]
@@ -345,7 +351,7 @@ def _reliability(evaluation: Evaluation, candidate: str) -> Figure:
     axes.set_ylim(0, 104)
     axes.set_title("Can its probabilities be believed?")
     axes.set_ylabel("% right")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.98))
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.98), markerscale=0.6)
     axes.grid(True)
     below.set_ylabel("pictures")
     below.set_yscale("symlog", linthresh=1)

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.pairing import ClassChange, Gain, is_worse
+from evaluation.pairing import ClassChange, Gain, is_worse, may_be_chance
 
 LABEL_CHARACTERS = 24
 """Of a label in a sentence; labels have up to 128."""
@@ -83,6 +83,11 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def percent(share: float) -> str:
+    """Write a share as people do."""
+    return f"{100 * share:g} %"
+
+
 def rules_of(candidate: str, standing: Standing, bounds: Bounds) -> tuple[Rule, ...]:
     """Return how a candidate stands to each rule, in the order in which the rules are looked at."""
     reached = standing.accuracy >= bounds.threshold
@@ -115,10 +120,13 @@ def _about_classes(classes: Sequence[ClassChange], worse: Sequence[ClassChange],
             for change in worse[:NAMED_CLASSES]
         )
         more = f" and {len(worse) - NAMED_CLASSES} more" if len(worse) > NAMED_CLASSES else ""
-        return f"loses more than {bounds.class_loss:.0%} of class {named}{more}"
+        chance = (
+            f"; with {len(classes)} classes it may be chance" if may_be_chance(worse, len(classes)) else ""
+        )
+        return f"loses more than {percent(bounds.class_loss)} of class {named}{more}{chance}"
     if not classes:
         return "no class of the champion is in the holdout"
-    return f"none of {len(classes)} classes loses more than {bounds.class_loss:.0%} of its examples"
+    return f"none of {len(classes)} classes loses more than {percent(bounds.class_loss)} of its examples"
 
 
 def recommend(standings: Mapping[str, Standing], bounds: Bounds) -> Recommendation:

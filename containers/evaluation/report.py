@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import plots
+from evaluation.recommendation import percent
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,8 @@ CAPTIONS = {
     "classes.png": "A blue line is a class that the candidate recognises more often than the model in "
     "service, an orange one a class that it recognises less often.",
     "confusion.png": "Mistakes that a person would make too are less alarming than others.",
-    "reliability.png": "Of answers that a model is 80 % sure of, 80 % should be right.",
+    "reliability.png": "Of answers that a model is 80 % sure of, 80 % should be right. The larger a mark, "
+    "the more pictures it is about: small ones are mostly chance.",
 }
 RULES = {
     "THRESHOLD": "accurate enough",
@@ -241,6 +243,7 @@ def _lost(lost: int) -> str:
 
 
 def _notes(evaluation: Evaluation) -> str:
+    bound = percent(evaluation["bounds"]["maximumClassLoss"])
     notes = [
         "Intervals are 95 %: of a share Wilson's, of a gain a bootstrap of the pictures that both models "
         "answered. p is McNemar's exact test: how often two equally good models would differ as much by "
@@ -253,9 +256,9 @@ def _notes(evaluation: Evaluation) -> str:
         "People correct mistakes, so corrections are pictures on which a model in service was wrong: any "
         "other model gains on them. They show what comes in today; the gain without them is free of this "
         "choice.",
-        f"A class counts as forgotten when more than {evaluation['bounds']['maximumClassLoss']:.0%} of its "
+        f"A class counts as forgotten when more than {bound} of its "
         "pictures, and more than one, are recognised no longer. With many small classes that happens by "
-        "chance; look at the table before you reject.",
+        "chance: look at the table before you reject, or raise the bound (MaximumClassLoss).",
         "Calibration error: the mean distance between how sure a model is and how often it is right, in 15 "
         "bins of equal width. Times are measured on the instance that evaluates, from PNG or JPEG to answer.",
     ]
