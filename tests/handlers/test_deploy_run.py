@@ -58,6 +58,7 @@ def test_nothing_approved_is_nothing_to_do(world: Any) -> None:
 
 def test_the_first_approval_creates_the_endpoint_with_capture(world: Any) -> None:
     # When
+    asked = world.watch("sagemaker.CreateModel")
     plan = deployed(world)
     # Then
     assert plan["action"] == "CREATE"
@@ -67,6 +68,7 @@ def test_the_first_approval_creates_the_endpoint_with_capture(world: Any) -> Non
     assert config["ProductionVariants"][0]["ModelName"] == plan["modelName"]
     model = world.sagemaker.describe_model(ModelName=plan["modelName"])
     assert model["PrimaryContainer"]["ModelPackageName"] == plan["desired"]["modelPackageArn"]
+    assert asked[0]["EnableNetworkIsolation"] is True  # moto forgets it
 
 
 def test_what_was_never_tested_does_not_agree(world: Any) -> None:

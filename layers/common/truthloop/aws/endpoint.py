@@ -65,6 +65,8 @@ class SageMakerEndpoint:
                 "ModelName": name,
                 "PrimaryContainer": {"ModelPackageName": target.package.arn},
                 "ExecutionRoleArn": role_arn,
+                # It decodes pictures of strangers and needs nobody: SageMaker brings model and requests.
+                "EnableNetworkIsolation": True,
             },
         )
 
