@@ -4,109 +4,148 @@ Reads the processing inputs ``base``, ``dataset``, ``capture`` (the images of co
 ``examples`` (those of labelled examples); writes the outputs ``train``, ``holdout`` and ``report``.
 Environment: ``HOLDOUT_SHARE`` (default 0.2).
 
-The side of an example is a function of its *decoded pixels* alone (:func:`is_holdout`). So an example never
-changes sides, whatever else is in the dataset; two files that show the same picture (the base set's image
-sent to the endpoint again, a re-encoded copy, a copy under another id) always land on the same side; and no
-earlier model has seen a holdout image either. A hash of the example id gives only the first of these.
+The side of an example is a function of its *decoded pixels* alone (:func:`dataset.sides.is_holdout`), or of
+those of the picture that it is a compressed copy of. So an example does not change sides, whatever else is
+in the dataset; two files that show the same picture (the base set's image sent to the endpoint again, a
+re-encoded copy, a copy under another id) land on the same side; and no earlier model has seen a holdout
+image. A hash of the example id gives only the first of these.
 
 Where several examples show the same picture, one stays: the newest ground truth, else the base example with
 the smallest id. The output does not depend on the order or the repetition of the inputs.
+
+Memory holds a few hundred bytes per example and a bounded number of images: what is known of an example is a
+row (:data:`dataset.sides.ROW`), and its image is read from where it lies when it is looked at and when it is
+written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import re
-from collections import Counter
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from common.contract import Paths, environment
-from common.errors import BadImageError, BaseSetError, TooLittleDataError
-from common.imaging import decode, pixel_digest
+from common.errors import BaseSetError
 from common.logs import event
-from dataset.records import Capture, CaptureCounts, Label, instant, read_captures, read_merged_labels
+from dataset import captures
+from dataset.captures import CaptureCounts
+from dataset.labels import read_labels
+from dataset.near_duplicates import Features
+from dataset.pictures import Looks, Place, Workers, are_same, captured_body, look_at_all, read_all
+from dataset.shards import write_shards
+from dataset.sides import BASE, CORRECTION, LABELLED, PLACE, ROW, Sides, divide
 
-BASE = "base"
-GROUND_TRUTH = "ground-truth"
-SHARD_BYTES = 128 * 1024 * 1024
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_MD5 = re.compile("[0-9a-f]{32}")
-SCHEMA = {
-    "example_id": pl.String,
-    "image": pl.Binary,
-    "label": pl.String,
-    "source": pl.String,
-    "time": pl.String,
-}
+PARQUET_ROWS = 256
+"""Rows of a base file that are in memory at once, beside its row group."""
+LOOK_AT_ONCE = 64
+FRAME_ROWS = 4096
+TOLD = 100
+"""Examples that are named in the report, and in the log, as left out."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Example:
-    """One labelled image; ``time`` is that of the label, empty in the base set."""
+class Offer(NamedTuple):
+    """One labelled image: what is said about it, and where it lies.
+
+    ``time`` is that of the label as it was written and ``at`` the same in microseconds; ``first`` is when the
+    image first came, in microseconds, as far as it is known. All are empty in the base set.
+    """
 
     example_id: str
-    image: bytes
     label: str
-    source: str
-    time: str
-
-    def outranks(self, other: Example) -> bool:
-        """Say whether this example stays where both show the same picture."""
-        if self.source != other.source:
-            return self.source == GROUND_TRUTH
-        if self.time != other.time:
-            return instant(self.time) > instant(other.time)
-        return (self.example_id, self.label, self.image) < (other.example_id, other.label, other.image)
+    kind: int
+    place: Place
+    time: str = ""
+    at: int = 0
+    first: int = 0
 
 
-@dataclass
 class Merge:
-    """The examples so far, one per picture, and what was met on the way."""
+    """The examples so far, and what was left out."""
 
-    examples: dict[str, Example] = field(default_factory=dict)
-    offered: Counter[str] = field(default_factory=Counter)
-    unreadable: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    conflicting_labels: int = 0
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self.paths: list[str] = []
+        self.frames: list[pl.DataFrame] = []
+        self.features: list[Features] = []
+        self.offered = {BASE: 0, CORRECTION: 0, LABELLED: 0}
+        self.unreadable: list[str] = []
+        self.changed: list[str] = []
 
-    def add(self, example: Example) -> None:
-        """Take an example in, unless its image cannot be decoded or a better one shows the same."""
-        self.offered[example.source] += 1
-        try:
-            digest = pixel_digest(decode(example.image))
-        except BadImageError as error:
-            self.unreadable.append(example.example_id)
-            log.warning("%s example %s is left out: %s", example.source, example.example_id, error)
-            return
-        known = self.examples.get(digest)
-        if known is None:
-            self.examples[digest] = example
-            return
-        self.duplicates += 1
-        self.conflicting_labels += known.label != example.label
-        if example.outranks(known):
-            self.examples[digest] = example
+    def add(self, offers: Iterator[Offer]) -> None:
+        """Look at every image and keep a row of those that can be trained on."""
+        waiting: list[Offer] = []
+
+        def places() -> Iterator[Place]:
+            for offer in offers:
+                waiting.append(offer)
+                yield offer.place
+
+        looks = self.workers.map(look_at_all, places(), LOOK_AT_ONCE)
+        while some := list(islice(looks, FRAME_ROWS)):
+            self._keep(waiting[: len(some)], some)
+            del waiting[: len(some)]
+
+    def _keep(self, offers: list[Offer], looks: list[Looks]) -> None:
+        rows = []
+        features = []
+        for offer, looked in zip(offers, looks, strict=True):
+            self.offered[offer.kind] += 1
+            if looked.features is None:
+                self._leave_out(offer, looked)
+                continue
+            place = offer.place
+            if not self.paths or self.paths[-1] != place.path:
+                self.paths.append(place.path)
+            rows.append(
+                (
+                    *(offer.example_id, offer.label, offer.kind, offer.time, offer.at, offer.first),
+                    *(len(self.paths) - 1, place.offset, place.length, place.captured),
+                    *(looked.digest, looked.content, looked.size, looked.is_jpeg),
+                )
+            )
+            features.append(looked.features)
+        if rows:
+            self.frames.append(pl.DataFrame(rows, schema=ROW, orient="row"))
+            self.features.append(np.stack(features))
+
+    def _leave_out(self, offer: Offer, looked: Looks) -> None:
+        left_out = self.changed if looked.changed else self.unreadable
+        left_out.append(offer.example_id)
+        if len(left_out) <= TOLD:
+            log.warning("example %s is left out: %s", offer.example_id, looked.problem)
+
+    def place(self, path: int, offset: int, length: int, captured: bool) -> Place:
+        """Return where a row's image lies."""
+        return Place(self.paths[path], offset, length, captured)
+
+    def divide(self, share: float) -> Sides:
+        """Choose one example per picture, and its side."""
+        rows = pl.concat(self.frames, rechunk=True) if self.frames else pl.DataFrame(schema=ROW)
+        self.frames.clear()
+        features = np.concatenate(self.features) if self.features else np.empty((0, 0), np.int16)
+        self.features.clear()
+
+        def confirm(pairs: list[tuple[Place, Place]]) -> list[bool]:
+            return list(self.workers.map(are_same, iter(pairs), LOOK_AT_ONCE))
+
+        return divide(rows, features, share, self.place, confirm)
 
 
-def is_holdout(digest: str, share: float) -> bool:
-    """Say whether the picture with this SHA-256 (hexadecimal) belongs to the holdout.
-
-    The digest's first 64 bits, as a fraction of their range, are below ``share``: growing the share only
-    ever adds to the holdout.
-    """
-    return int(digest[:16], 16) / 2**64 < share
-
-
-def read_base(directory: Path) -> Iterator[Example]:
+def read_base(directory: Path, scratch: Path) -> Iterator[Offer]:
     """Yield the base set: every ``*.parquet`` and every ``<label>/<example id>.png``.
+
+    The images of a Parquet file cannot be read one by one, and they are needed again in another order: they
+    are copied to a file below `scratch`.
 
     Raises
     ------
@@ -114,89 +153,101 @@ def read_base(directory: Path) -> Iterator[Example]:
         A Parquet file is damaged or lacks a column.
     """
     for path in sorted(directory.rglob("*.parquet")):
-        try:
-            table = pl.read_parquet(path, columns=["example_id", "image", "label"])
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise BaseSetError(
-                f"{path.relative_to(directory)} cannot be read as a base set: {error}. It needs the columns "
-                "example_id (string), image (binary) and label (string)"
-            ) from error
-        if table.schema["image"] != pl.Binary or any(table[name].null_count() for name in table.columns):
-            raise BaseSetError(
-                f"{path.relative_to(directory)}: image must be binary (it is {table.schema['image']}) and no "
-                "column may hold nulls"
-            )
-        for example_id, image, label in table.iter_rows():
-            yield Example(str(example_id), image, str(label), BASE, "")
-    for path in sorted(directory.glob("*/*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            yield Example(path.stem, path.read_bytes(), path.parent.name, BASE, "")
+        yield from _read_table(path, str(path.relative_to(directory)), scratch)
+    for folder in sorted(entry.name for entry in os.scandir(directory) if entry.is_dir()):
+        names = (entry.name for entry in os.scandir(directory / folder) if entry.is_file())
+        for name in sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES)):
+            yield Offer(Path(name).stem, folder, BASE, Place(str(directory / folder / name)))
 
 
-def join(labels: dict[str, Label], captures: Iterator[Capture]) -> dict[str, Capture]:
-    """Return the capture of every labelled inference id; the newest where an id was used again."""
-    found: dict[str, Capture] = {}
-    for capture in captures:
-        if capture.inference_id not in labels:
-            continue
-        known = found.get(capture.inference_id)
-        if known is None or (instant(capture.time), capture.request) > (instant(known.time), known.request):
-            found[capture.inference_id] = capture
-    return found
+def _read_table(path: Path, name: str, scratch: Path) -> Iterator[Offer]:
+    scratch.mkdir(parents=True, exist_ok=True)
+    copy = scratch / "base-images"
+    try:
+        table = pl.scan_parquet(path, glob=False).select("example_id", "image", "label")
+        kind = table.collect_schema()["image"]
+        if kind != pl.Binary:
+            raise BaseSetError(f"{name}: image must be binary (it is {kind})")
+        table = table.cast({"example_id": pl.String, "label": pl.String})
+        with copy.open("ab") as file:
+            offset = file.tell()
+            for batch in table.collect_batches(chunk_size=PARQUET_ROWS):
+                if any(batch[column].null_count() for column in batch.columns):
+                    raise BaseSetError(f"{name}: no column may hold nulls")
+                places = []
+                for image in batch["image"]:
+                    file.write(image)
+                    places.append(Place(str(copy), offset, len(image)))
+                    offset += len(image)
+                file.flush()
+                for example_id, label, place in zip(batch["example_id"], batch["label"], places, strict=True):
+                    yield Offer(example_id, label, BASE, place)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BaseSetError(
+            f"{name} cannot be read as a base set: {error}. It needs the columns "
+            "example_id (string), image (binary) and label (string)"
+        ) from error
 
 
-def read_examples(labels: dict[str, Label], directory: Path, changed: list[str]) -> Iterator[Example]:
+def join(labels: pl.DataFrame, paths: list[str], counts: CaptureCounts) -> pl.DataFrame:
+    """Return the newest capture of every labelled inference id, with its label, sorted by the id.
+
+    Of several captures of one id and time the greatest request holds, so that order decides nothing.
+    """
+    found = captures.newest_questions(paths, labels.select("inference_id"), counts)
+    several = found.filter(found["inference_id"].is_duplicated())
+    if several.height:
+        best: dict[str, tuple[tuple[bytes, str], int]] = {}
+        for inference_id, content, file, offset, length in several.select(
+            "inference_id", "content", "file", "offset", "length"
+        ).iter_rows():
+            with open(paths[file], "rb") as lines:
+                request = captured_body(os.pread(lines.fileno(), length, offset))
+            if inference_id not in best or request > best[inference_id][0]:
+                best[inference_id] = request, content
+        chosen = pl.DataFrame(
+            [(inference_id, content) for inference_id, (_, content) in best.items()],
+            schema={"inference_id": pl.String, "content": pl.UInt64},
+            orient="row",
+        )
+        found = pl.concat(
+            [
+                found.filter(~found["inference_id"].is_duplicated()),
+                found.join(chosen, on=["inference_id", "content"], how="semi"),
+            ]
+        )
+    return (
+        found.rename({"at": "captured_at"})
+        .join(labels, on="inference_id", how="inner", maintain_order="none")
+        .sort("inference_id")
+    )
+
+
+def read_corrections(joined: pl.DataFrame, paths: list[str]) -> Iterator[Offer]:
+    """Yield the corrected predictions; ``joined`` is what :func:`join` returns."""
+    columns = joined.select(
+        *("inference_id", "label", "time", "file", "offset", "length"),
+        pl.col("at").dt.epoch("us"),
+        pl.col("captured_at").dt.epoch("us"),
+    )
+    for inference_id, label, time, file, offset, length, at, captured_at in columns.iter_rows():
+        place = Place(paths[file], offset, length, captured=True)
+        yield Offer(inference_id, label, CORRECTION, place, time, at, captured_at)
+
+
+def read_examples(labelled: pl.DataFrame, directory: Path) -> Iterator[Offer]:
     """Yield the labelled examples, whose images lie below ``directory`` at their keys.
 
-    An image that is gone since the snapshot, or whose key leads elsewhere, is handed on empty: it counts as
-    unreadable, as a captured one does that holds no image. One that is another than the snapshot saw is left
-    out, and its id is added to ``changed``: users may write to these keys, and a dataset version is one set
+    An image that is gone since the snapshot, or whose key leads elsewhere, counts as unreadable. One that is
+    another than the snapshot saw is left out: users may write to these keys, and a dataset version is one set
     of pictures.
     """
     within = directory.resolve()
-    for inference_id, label in sorted(labels.items()):
-        if label.image is not None:
-            path = (within / label.image).resolve()
-            there = path.is_relative_to(within) and path.is_file()
-            content = path.read_bytes() if there else b""
-            if there and is_another(content, label.image_etag):
-                changed.append(inference_id)
-                log.warning("the image of %s was changed after the snapshot: it is left out", inference_id)
-                continue
-            yield Example(inference_id, content, label.label, GROUND_TRUTH, label.time)
-
-
-def is_another(content: bytes, etag: str | None) -> bool:
-    """Say whether ``content`` cannot be the object that had this ETag.
-
-    The ETag of an object that was uploaded in one part, unencrypted or with SSE-S3, is the MD5 of its bytes;
-    that of a multipart upload has a ``-`` and says nothing that could be checked:
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
-    """
-    if etag is None or _MD5.fullmatch(etag) is None:
-        return False
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() != etag
-
-
-def write_shards(examples: list[Example], directory: Path) -> None:
-    """Write ``examples`` as Parquet files of about :data:`SHARD_BYTES` of images each."""
-    start = size = shard = 0
-    for index, example in enumerate(examples):
-        size += len(example.image)
-        if size >= SHARD_BYTES or index == len(examples) - 1:
-            rows = examples[start : index + 1]
-            columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA}
-            pl.DataFrame(columns, schema=SCHEMA).write_parquet(directory / f"part-{shard:05d}.parquet")
-            start, size, shard = index + 1, 0, shard + 1
-
-
-def _digest(sides: dict[str, list[Example]]) -> str:
-    digest = hashlib.sha256()
-    for side, examples in sides.items():
-        for row in examples:
-            image = hashlib.sha256(row.image).hexdigest()
-            digest.update(json.dumps([side, row.example_id, row.label, row.source, row.time, image]).encode())
-    return digest.hexdigest()
+    columns = labelled.select("inference_id", "label", "time", "image", "etag", pl.col("at").dt.epoch("us"))
+    for inference_id, label, time, image, etag, at in columns.iter_rows():
+        path = (within / image).resolve()
+        there = path if path.is_relative_to(within) else within  # a directory has no picture
+        yield Offer(inference_id, label, LABELLED, Place(str(there), etag=etag), time, at, at)
 
 
 def main(paths: Paths) -> None:
@@ -207,68 +258,63 @@ def main(paths: Paths) -> None:
     BaseSetError
         There is no base set.
     TooLittleDataError
-        One side has no example, or training has only one label.
+        As :meth:`dataset.sides.Sides.require`.
     """
     share = environment().number("HOLDOUT_SHARE", 0.2, 0.01, 0.9)
-    merge = Merge()
-    for example in read_base(paths.processing_input("base")):
-        merge.add(example)
-    if not merge.offered[BASE]:
-        raise BaseSetError(
-            "no base set: put *.parquet (columns example_id, image, label) or <label>/<example id>.png below "
-            "the data bucket's base/ prefix and start again"
-        )
+    scratch = paths.scratch / "prepare"
+    with Workers() as workers:
+        merge = Merge(workers)
+        base = paths.processing_input("base")
+        if base.is_dir():
+            (scratch / "base-images").unlink(missing_ok=True)
+            merge.add(read_base(base, scratch))
+        if not merge.offered[BASE]:
+            raise BaseSetError(
+                "no base set: put *.parquet (columns example_id, image, label) or <label>/<example id>.png "
+                "below the data bucket's base/ prefix and start again"
+            )
+        labels = read_labels(paths.processing_input("dataset") / "ground-truth.jsonl")
+        corrections = labels.filter(pl.col("image").is_null())
+        labelled = labels.filter(pl.col("image").is_not_null())
+        counts = CaptureCounts()
+        files = captures.files(paths.processing_input("capture"))
+        joined = join(corrections, files, counts)
+        waiting = corrections.height - joined.height
+        merge.add(read_corrections(joined, files))
+        del joined, corrections
+        merge.add(read_examples(labelled, paths.processing_input("examples")))
 
-    labels = read_merged_labels(paths.processing_input("dataset") / "ground-truth.jsonl")
-    counts = CaptureCounts()
-    corrections = {key: label for key, label in labels.items() if label.image is None}
-    captured = join(corrections, read_captures(paths.processing_input("capture"), counts))
-    for inference_id, capture in sorted(captured.items()):
-        label = corrections[inference_id]
-        merge.add(Example(inference_id, capture.request, label.label, GROUND_TRUTH, label.time))
-    changed: list[str] = []
-    for example in read_examples(labels, paths.processing_input("examples"), changed):
-        merge.add(example)
-
-    sides: dict[str, list[Example]] = {"train": [], "holdout": []}
-    for digest, example in merge.examples.items():
-        sides["holdout" if is_holdout(digest, share) else "train"].append(example)
-    for examples in sides.values():
-        examples.sort(key=lambda row: (row.example_id, row.image))
-    per_label = {side: Counter(row.label for row in examples) for side, examples in sides.items()}
-    report = {
-        "version": 1,
-        "holdoutShare": share,
-        "base": merge.offered[BASE],
-        "groundTruthLabels": len(labels),
-        "joined": len(captured),
-        "waitingForCapture": len(corrections) - len(captured),
-        "labelledExamples": len(labels) - len(corrections),
-        "unreadableImages": len(merge.unreadable),
-        "unreadableExamples": sorted(merge.unreadable)[:100],
-        "changedImages": len(changed),
-        "changedExamples": sorted(changed)[:100],
-        "duplicates": merge.duplicates,
-        "conflictingLabels": merge.conflicting_labels,
-        "captureRecords": counts.lines,
-        "malformedCaptureRecords": counts.malformed,
-        "examples": {side: len(examples) for side, examples in sides.items()},
-        "perLabel": {side: dict(sorted(counter.items())) for side, counter in per_label.items()},
-        "perSource": {
-            side: dict(sorted(Counter(row.source for row in examples).items()))
-            for side, examples in sides.items()
-        },
-        "digest": _digest(sides),
-    }
-    target = paths.processing_output("report") / "report.json"
-    target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    if len(per_label["train"]) < 2 or not sides["holdout"]:
-        raise TooLittleDataError(
-            f"too little data: {len(sides['train'])} training examples with {len(per_label['train'])} labels "
-            f"and {len(sides['holdout'])} holdout examples; two labels and one holdout example are needed"
-        )
-    for side, examples in sides.items():
-        write_shards(examples, paths.processing_output(side))
+        sides = merge.divide(share)
+        report = {
+            "version": 1,
+            "holdoutShare": share,
+            "base": merge.offered[BASE],
+            "groundTruthLabels": labels.height,
+            "joined": merge.offered[CORRECTION],
+            "waitingForCapture": waiting,
+            "labelledExamples": labelled.height,
+            "unreadableImages": len(merge.unreadable),
+            "unreadableExamples": sorted(merge.unreadable)[:TOLD],
+            "changedImages": len(merge.changed),
+            "changedExamples": sorted(merge.changed)[:TOLD],
+            "duplicates": sides.duplicates,
+            "nearDuplicates": sides.near_duplicates,
+            "undecidedPictures": sides.undecided,
+            "conflictingLabels": sides.conflicting_labels,
+            "captureRecords": counts.lines,
+            "malformedCaptureRecords": counts.malformed,
+            **sides.counts(),
+            "digest": sides.digest(),
+        }
+        target = paths.processing_output("report") / "report.json"
+        target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        sides.require()
+        for name, examples in sides.examples.items():
+            images = workers.map(
+                read_all, (merge.place(*row) for row in examples.select(PLACE).iter_rows()), LOOK_AT_ONCE
+            )
+            write_shards(examples, images, paths.processing_output(name))
+    (scratch / "base-images").unlink(missing_ok=True)
     event(
         log,
         "prepared",

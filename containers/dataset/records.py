@@ -1,16 +1,12 @@
-"""What the loop keeps about predictions: data capture, ground truth and the dataset's description.
+"""What the loop keeps about predictions: ground truth and the dataset's description.
 
-Formats: ``docs/conventions.md`` and SageMaker's data capture. Files of the endpoint may be cut off or hold
-foreign records, so a bad line is counted and logged, not fatal; files that our own functions wrote must be
-whole, so there a bad line is an error.
+Formats: ``docs/conventions.md``. Our own functions wrote these files and they must be whole, so a bad line
+is an error. Data capture, which the endpoint writes, is read in :mod:`dataset.captures`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +15,6 @@ from typing import Any, TypeVar
 
 from common.errors import RecordError
 
-log = logging.getLogger(__name__)
 _Key = TypeVar("_Key")
 
 AUDIT = "audit"
@@ -46,33 +41,6 @@ class Label:
     image_etag: str | None = None
 
 
-@dataclass(frozen=True)
-class Capture:
-    """One captured request and its answer."""
-
-    inference_id: str
-    time: str
-    request: bytes
-    response: bytes
-
-    def prediction(self) -> str | None:
-        """Return the label that the endpoint answered, or ``None`` when the answer holds none."""
-        try:
-            answer = json.loads(self.response)
-        except ValueError:
-            return None
-        label = answer.get("label") if isinstance(answer, dict) else None
-        return label if isinstance(label, str) else None
-
-
-@dataclass
-class CaptureCounts:
-    """What :func:`read_captures` came across, filled while it is iterated over."""
-
-    lines: int = 0
-    malformed: int = 0
-
-
 def instant(text: str) -> datetime:
     """Parse an ISO 8601 time; one without a zone is UTC, as in SageMaker's records.
 
@@ -83,41 +51,6 @@ def instant(text: str) -> datetime:
     """
     parsed = datetime.fromisoformat(text)
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-def _payload(part: Any) -> bytes:
-    if part is None:  # an endpoint may be set to capture only one of the two
-        return b""
-    data, encoding = part["data"], part["encoding"]
-    if not isinstance(data, str):
-        raise TypeError("data is no text")
-    return base64.b64decode(data, validate=True) if encoding == "BASE64" else data.encode()
-
-
-def read_captures(directory: Path, counts: CaptureCounts) -> Iterator[Capture]:
-    """Yield every captured request below ``directory``, file by file and line by line."""
-    for path in sorted(directory.rglob("*.jsonl")):
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                counts.lines += 1
-                try:
-                    record = json.loads(line)
-                    metadata, data = record["eventMetadata"], record["captureData"]
-                    capture = Capture(
-                        inference_id=str(metadata.get("inferenceId") or metadata["eventId"]),
-                        time=instant(metadata["inferenceTime"]).isoformat(),
-                        request=_payload(data.get("endpointInput")),
-                        response=_payload(data.get("endpointOutput")),
-                    )
-                except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-                    counts.malformed += 1
-                    log.warning(
-                        "%s line %d is no capture record: %s %s", path, number, type(error).__name__, error
-                    )
-                    continue
-                yield capture
 
 
 def newest(labels: dict[_Key, Label], key: _Key, label: Label) -> None:

@@ -19,15 +19,8 @@ from typing import Any
 from common.contract import Parameters, Paths, environment
 from common.errors import ContractError
 from common.logs import event
-from dataset.records import (
-    AUDIT,
-    AcceptedLabels,
-    CaptureCounts,
-    Label,
-    instant,
-    read_accepted_labels,
-    read_captures,
-)
+from dataset.captures import CaptureCounts, answers
+from dataset.records import AUDIT, AcceptedLabels, Label, instant, read_accepted_labels
 from evaluation import model_quality
 from evaluation.scoring import confusion
 from monitoring.estimator import AUDIT_SAMPLE, INSUFFICIENT_EVIDENCE, Estimate, Observations, estimate
@@ -88,20 +81,20 @@ def predictions(
     out of the audit sample, and presumed right where the estimate is an upper bound.
     """
     start, end = window
-    answers: dict[str, tuple[datetime, str]] = {}
-    for record in read_captures(capture, capture_counts):
-        at = instant(record.time)
+    newest: dict[str, tuple[datetime, str]] = {}
+    for answer in answers(capture, capture_counts):
+        at = answer.time
         if not start <= at < end:
             window_counts.outside_window += 1
             continue
-        predicted = record.prediction()
+        predicted = answer.prediction()
         if predicted is None:
             window_counts.without_prediction += 1
             continue
-        answers[record.inference_id] = max(answers.get(record.inference_id, (at, predicted)), (at, predicted))
-    window_counts.disputed = len(accepted.disputed & answers.keys())
+        newest[answer.inference_id] = max(newest.get(answer.inference_id, (at, predicted)), (at, predicted))
+    window_counts.disputed = len(accepted.disputed & newest.keys())
     return [
-        Prediction(predicted, accepted.labels.get(key)) for key, (_, predicted) in sorted(answers.items())
+        Prediction(predicted, accepted.labels.get(key)) for key, (_, predicted) in sorted(newest.items())
     ]
 
 

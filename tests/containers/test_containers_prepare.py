@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from common.imaging import decode, pixel_digest
-from dataset.prepare import is_holdout
+from dataset.sides import is_holdout
 from tests.containers.conftest import Digit, Job, NewJob, capture_line, encode, label_line, lines
 
 
