@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test checks test-lambda-python soak lint types check-model decisions bench build deploy pipeline models lock clean
+.PHONY: help install demo local test checks test-lambda-python soak lint types check-model decisions bench build deploy images pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -103,6 +103,25 @@ build: .venv-sam/.done ## Build what is deployed (sam build), with any host Pyth
 
 deploy: build ## Deploy to the AWS account that your credentials name (sam deploy)
 	@.venv-sam/bin/sam deploy --stack-name $(STACK)
+
+# The base's tag says what is in it, so one that is in the registry already is pulled, not built.
+BASE_TAG = $$(cat containers/base/Dockerfile containers/base/requirements.txt | sha256sum | cut -c1-16)
+IMAGE_PREFIX = $(if $(REGISTRY),$(REGISTRY)/)truthloop-
+TAG ?= latest
+# SageMaker takes Docker's manifests only: without the last two options a recent Docker writes OCI's.
+DOCKER_BUILD = docker buildx build --platform linux/amd64 --provenance=false --output type=docker
+
+images: ## Build the images (REGISTRY=<account>.dkr.ecr.<region>.amazonaws.com PUSH=1 pushes them, TAG=latest)
+	@command -v docker >/dev/null || { \
+	  echo "make images needs Docker, and there is no docker on the PATH: install it, or build where it is." >&2; exit 1; }
+	@[ -z "$(PUSH)" ] || [ -n "$(REGISTRY)" ] || { \
+	  echo "make images PUSH=1 needs the registry: REGISTRY=<account>.dkr.ecr.<region>.amazonaws.com" >&2; exit 1; }
+	@base="$(IMAGE_PREFIX)base:$(BASE_TAG)"; set -e; \
+	$(if $(REGISTRY),docker pull --quiet "$$base" ||) $(DOCKER_BUILD) -t "$$base" -f containers/base/Dockerfile containers; \
+	for image in training inference; do \
+	  $(DOCKER_BUILD) --build-arg BASE="$$base" -t "$(IMAGE_PREFIX)$$image:$(TAG)" -f "containers/$$image/Dockerfile" containers; \
+	done; \
+	$(if $(PUSH),for image in "$$base" $(IMAGE_PREFIX)training:$(TAG) $(IMAGE_PREFIX)inference:$(TAG); do docker push "$$image"; done,true)
 
 pipeline: .venv-sdk/.done ## Generate the pipeline definition from containers/pipeline/definition.py
 	@cd containers && ../.venv-sdk/bin/python -m pipeline.definition

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,95 @@ def test_the_base_has_the_torch_that_knows_v100_and_t4() -> None:
     # The default index's last build for CUDA 12.6; it has kernels for sm_70 (V100) and sm_75 (T4).
     assert pins("base")["torch"] == "2.7.1"
     assert pins("base")["nvidia-cuda-runtime-cu12"].startswith("12.6.")
+
+
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+LOADERS = {"torch.load", "torch.jit.load", "torch.export.load", "torch.hub.load", "torch.package"}
+
+
+def test_no_code_of_the_images_loads_a_pickle() -> None:
+    # torch 2.7.1's advisories are about exactly that: docs/decisions.md.
+    for image in IMAGES:
+        for package in imported(image)[0]:
+            for path in (CONTAINERS / package).rglob("*.py"):
+                tree = ast.parse(path.read_text("utf-8"))
+                assert not {name.partition(".")[0] for name in _names(tree)} & UNPICKLERS, path
+                calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+                assert not calls & LOADERS, path
+
+
+def make_images(tmp_path: Path, docker: str | None, *settings: str) -> tuple[int, list[str]]:
+    """Run ``make images`` with that script as docker and no other program than it needs."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("cat", "cut", "sha256sum"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    if docker is not None:
+        (tools / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+        (tools / "docker").chmod(0o755)
+    found = subprocess.run(
+        [str(shutil.which("make")), "--no-print-directory", "images", *settings],
+        cwd=CONTAINERS.parent,
+        env={"PATH": str(tools)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return found.returncode, found.stdout.splitlines()
+
+
+BUILD = "docker buildx build --platform linux/amd64 --provenance=false --output type=docker"
+
+
+def builds(prefix: str, base: str, tag: str) -> list[str]:
+    return [
+        f"{BUILD} --build-arg BASE={base} -t {prefix}{image}:{tag}"
+        f" -f containers/{image}/Dockerfile containers"
+        for image in IMAGES
+    ]
+
+
+def test_make_images_builds_the_base_and_both_images_from_it(tmp_path: Path) -> None:
+    code, said = make_images(tmp_path, 'echo "docker $*"')
+    assert code == 0
+    base = re.search(r" -t (truthloop-base:[0-9a-f]{16}) ", said[0])
+    assert base is not None
+    assert said[0] == f"{BUILD} -t {base[1]} -f containers/base/Dockerfile containers"
+    assert said[1:] == builds("truthloop-", base[1], "latest")
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_make_images_takes_the_registrys_base_and_pushes(tmp_path: Path, pulled: bool) -> None:
+    script = 'echo "docker $*"\n' + ("" if pulled else '[ "$1" != pull ]')
+    code, said = make_images(tmp_path, script, "REGISTRY=1.example", "TAG=v3", "PUSH=1")
+    assert code == 0
+    base = said[0].removeprefix("docker pull --quiet ")
+    assert re.fullmatch(r"1\.example/truthloop-base:[0-9a-f]{16}", base)
+    built = [] if pulled else [f"{BUILD} -t {base} -f containers/base/Dockerfile containers"]
+    pushed = (base, *(f"1.example/truthloop-{image}:v3" for image in IMAGES))
+    assert said[1:] == [
+        *built,
+        *builds("1.example/truthloop-", base, "v3"),
+        *(f"docker push {name}" for name in pushed),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("docker", "settings", "message"),
+    [
+        (None, [], "make images needs Docker, and there is no docker on the PATH"),
+        ("exit 0", ["PUSH=1"], "make images PUSH=1 needs the registry"),
+        ('[ "$1" != push ]', ["PUSH=1", "REGISTRY=r"], "Error 1"),
+        ("exit 1", [], "Error 1"),
+    ],
+)
+def test_make_images_says_what_is_missing(
+    tmp_path: Path, docker: str | None, settings: list[str], message: str
+) -> None:
+    code, said = make_images(tmp_path, docker, *settings)
+    assert code != 0
+    assert message in "\n".join(said)
 
 
 def test_the_build_context_leaves_out_what_no_image_has() -> None:
