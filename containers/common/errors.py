@@ -29,6 +29,10 @@ class ArtifactError(ContainerError):
     """A model artefact is missing, incomplete or does not fit its architecture."""
 
 
+class UnusableGpuError(ContainerError):
+    """The machine has a GPU that torch cannot use, so the job would compute on the CPU at the GPU's price."""
+
+
 class BaseSetError(ContainerError):
     """The base set is missing, empty or not in the layout that was agreed."""
 
