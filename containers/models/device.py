@@ -30,18 +30,18 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     there = sorted(path.name for path in NODES.glob("nvidia[0-9]*"))
-    if there and torch.backends.cuda.is_built() and "CUDA_VISIBLE_DEVICES" not in os.environ:
+    if there and torch.version.cuda is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:
         raise UnusableGpuError(
             f"this machine has a GPU ({', '.join(there)}) that torch {torch.__version__} cannot use: "
-            f"{_why_not()}. Choose an instance type whose driver and GPU the image serves (docs/instances.md); "
-            "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
+            f"{_why_not()}. Choose an instance type whose driver and GPU the image serves "
+            "(docs/instances.md); set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
         )
     return torch.device("cpu")
 
 
 def _why_not() -> str:
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().splitlines()[0].rstrip(".")
     return "it finds none"
