@@ -36,7 +36,8 @@ def train():
 def evaluate():
     dataset = json.loads((ML / "processing/input/dataset/dataset.json").read_text())
     passed = (CONTROL / "outcome").read_text() != "too-bad"
-    models = {name: {"architecture": name, "accuracy": 0.9 if passed else 0.1} for name in ("old", "new")}
+    measured = {"accuracy": 0.9 if passed else 0.1, "weightsSha256": "0" * 64}
+    models = {name: {"architecture": name, **measured} for name in ("old", "new")}
     out = OUTPUT / "evaluation"
     write(
         out / "evaluation.json",
