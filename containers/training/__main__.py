@@ -8,6 +8,8 @@ jobs. On a laptop: ``ML_BASE_DIR=/tmp/ml python -m training prepare`` with the i
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
 
 from common import contract, logs
@@ -32,9 +34,15 @@ def main(arguments: list[str]) -> int:
     logs.configure()
     # Imported here and not above: prepare and monitor must not pay for the start of torch.
     module, _, function = ENTRY_POINTS[arguments[0]].partition(":")
-    return contract.run(
-        lambda paths: getattr(importlib.import_module(module), function)(paths), first=arguments[0] != OWN
+    own = arguments[0] == OWN
+    code = contract.run(
+        lambda paths: getattr(importlib.import_module(module), function)(paths), first=not own
     )
+    if own and code:
+        # The reason is written. Ending in good order would wait for the other processes, which wait for this.
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

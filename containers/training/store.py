@@ -1,17 +1,25 @@
 """The training set, decoded once: a file of pixels that every process of the machine maps into its memory.
 
 Decoding a PNG or JPEG takes longer than a V100 takes to learn from it, and every epoch would pay for it
-again. So the Parquet shards are decoded once at the start, side by side, into one flat file on the volume;
-the operating system's page cache then serves random batches at the speed of memory, to all ranks alike.
+again. So the Parquet shards are decoded once at the start into one flat file on the instance's volume; the
+operating system's page cache then serves random batches at the speed of memory, to all processes alike.
+
+One reader goes through the shards in their order, each once and from its beginning to its end: in FastFile
+mode that is what streams from S3 at full speed. Processes beside it decode. Of the shards themselves only
+their last few kilobytes are read before, which say how many rows there are, so that a volume that is too
+small is found before any work is done.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,84 +27,189 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.errors import BadImageError, RecordError, TooLittleDataError
+from common.errors import BadImageError, RecordError, TooLittleDataError, VolumeTooSmallError
 from common.imaging import Pixels, decode, to_input
 
-ROWS_AT_ONCE = 4096
-"""Encoded images of a shard in memory at the same time, per process."""
+ROWS_AT_ONCE = 1024
+"""Encoded images that a process is given to decode."""
 DECODE_HERE_BELOW = 20_000
 """With fewer images than this, starting processes to decode them costs more than it gains."""
+WAITING_PER_PROCESS = 2
+"""Blocks that wait for a process: they bound the memory, together with the one shard that is being read."""
+_PIXELS = "train.pixels"
+_INDEX = "train.parquet"
+
+
+def open_shards(directory: Path) -> list[tuple[Path, int]]:
+    """Return every shard below `directory`, in a fixed order, with its number of rows.
+
+    Raises
+    ------
+    TooLittleDataError
+        There is none, or all are empty.
+    RecordError
+        A shard is damaged.
+    """
+    paths = sorted(directory.rglob("*.parquet")) if directory.is_dir() else []
+    if not paths:
+        raise TooLittleDataError(f"{directory} holds no Parquet shard: did Prepare succeed?")
+    found = []
+    for path in paths:
+        try:
+            found.append((path, int(pl.scan_parquet(path).select(pl.len()).collect().item())))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise RecordError(f"{path} is a damaged shard: {error}") from error
+    if not sum(rows for _, rows in found):
+        raise TooLittleDataError(f"{directory} holds no example")
+    return found
 
 
 @dataclass(frozen=True)
-class Shards:
-    """The Parquet files of one side of a dataset, in a fixed order, and where each one's rows begin."""
+class Block:
+    """Encoded images that follow each other, and where the first one's pixels belong."""
 
-    paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-    starts: tuple[int, ...]
+    start: int
+    images: tuple[bytes, ...]
+    origin: str
+    """Shard and row of the first one, for messages."""
+    first_row: int
 
-    @property
-    def count(self) -> int:
-        """Number of examples."""
-        return len(self.labels)
+
+@dataclass(frozen=True)
+class Store:
+    """A decoded training set.
+
+    Parameters
+    ----------
+    pixels
+        uint8 ``(count, channels, size, size)``, mapped.
+    example_ids, labels
+        Of each.
+    digest
+        SHA-256 of ids and labels in their order: what a run learns from.
+    """
+
+    pixels: Pixels
+    example_ids: list[str]
+    labels: list[str]
+    digest: str
 
     @classmethod
-    def open(cls, directory: Path) -> Shards:
-        """Read the labels of every shard below `directory`.
-
-        Raises
-        ------
-        TooLittleDataError
-            There is none, or all are empty.
-        RecordError
-            A shard is damaged.
-        """
-        paths = tuple(sorted(directory.rglob("*.parquet"))) if directory.is_dir() else ()
-        if not paths:
-            raise TooLittleDataError(f"{directory} holds no Parquet shard: did Prepare succeed?")
-        labels: list[str] = []
-        lengths = []
-        for path in paths:
-            try:
-                found = pl.read_parquet(path, columns=["label"])["label"].to_list()
-            except (pl.exceptions.PolarsError, OSError) as error:
-                raise RecordError(f"{path} is a damaged shard: {error}") from error
-            labels += found
-            lengths.append(len(found))
-        if not labels:
-            raise TooLittleDataError(f"{directory} holds no example")
-        return cls(paths, tuple(labels), (0, *accumulate(lengths)))
+    def read(cls, directory: Path, size: int, channels: int) -> Store:
+        """Map what `build` has made below `directory`."""
+        table = pl.read_parquet(directory / _INDEX)
+        ids, labels = table["example_id"].to_list(), table["label"].to_list()
+        digest = hashlib.sha256()
+        for column in (ids, labels):
+            digest.update("\0".join(column).encode())
+        pixels = _mapped(directory / _PIXELS, len(ids), size, channels, "r")
+        return cls(pixels, ids, labels, digest.hexdigest())
 
 
-def decode_into(target: Path, shards: Shards, size: int, channels: int, share: int, shares: int) -> None:
-    """Decode every `shares`-th block of rows, from the `share`-th on, into the file at `target`.
+def build(directory: Path, channel: Path, size: int, channels: int, processes: int | None = None) -> None:
+    """Decode all shards below `channel` into `directory`.
+
+    Parameters
+    ----------
+    directory
+        Where the pixels and their index go.
+    size, channels
+        Of the pixels.
+    processes
+        How many decode; by default one per core, and none beside this one for few images.
+
+    Raises
+    ------
+    TooLittleDataError, RecordError
+        As `open_shards`; or an image cannot be decoded, which Prepare lets none through.
+    VolumeTooSmallError
+        The pixels do not fit on the volume.
+    """
+    shards = open_shards(channel)
+    count = sum(rows for _, rows in shards)
+    if processes is None:
+        processes = len(os.sched_getaffinity(0)) if count >= DECODE_HERE_BELOW else 1
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / _PIXELS
+    reserve(target, count * channels * size * size)
+    index: list[pl.DataFrame] = []
+    blocks = _blocks(shards, index)
+    if processes == 1:
+        for block in blocks:
+            decode_block(target, block, count, size, channels)
+    else:
+        # Spawned, not forked: torch and polars have threads by now, which a fork would leave half alive.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            waiting: deque[Future[None]] = deque()
+            for block in blocks:
+                waiting.append(pool.submit(decode_block, target, block, count, size, channels))
+                if len(waiting) >= processes * WAITING_PER_PROCESS:
+                    waiting.popleft().result()
+            for job in waiting:
+                job.result()
+    pl.concat(index).write_parquet(directory / _INDEX)
+
+
+def reserve(target: Path, size: int) -> None:
+    """Make a file of `size` bytes whose room on the volume is certain.
+
+    Without that a volume that fills up would end the process that writes to the mapped file by a signal,
+    without a word.
+
+    Raises
+    ------
+    VolumeTooSmallError
+        There is no such room.
+    """
+    target.unlink(missing_ok=True)
+    with target.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            target.unlink()
+            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise
+            free = os.statvfs(target.parent)
+            raise VolumeTooSmallError(
+                f"the decoded training images take {size} bytes in {target.parent}, and the volume has "
+                f"{free.f_bavail * free.f_frsize} left: raise the job's VolumeSizeInGB, or lower image_size"
+            ) from error
+
+
+def _blocks(shards: list[tuple[Path, int]], index: list[pl.DataFrame]) -> Iterator[Block]:
+    """Read shard after shard; yield their images, and add their ids and labels to `index`."""
+    start = 0
+    for path, rows in shards:
+        try:
+            shard = pl.read_parquet(BytesIO(path.read_bytes()), columns=["example_id", "label", "image"])
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise RecordError(f"{path} is a damaged shard: {error}") from error
+        if shard.height != rows:
+            raise RecordError(
+                f"{path} had {rows} rows and now has {shard.height}: it changed while it was read"
+            )
+        index.append(shard.select("example_id", "label"))
+        images = shard["image"]
+        for first in range(0, rows, ROWS_AT_ONCE):
+            part = tuple(images.slice(first, ROWS_AT_ONCE).to_list())
+            yield Block(start + first, part, str(path), first)
+        start += rows
+
+
+def decode_block(target: Path, block: Block, count: int, size: int, channels: int) -> None:
+    """Decode a block into the file at `target`.
 
     Raises
     ------
     RecordError
-        A shard is damaged, or holds an image that cannot be decoded: Prepare lets none through.
+        An image cannot be decoded.
     """
-    pixels = _mapped(target, shards.count, size, channels, "r+")
-    for number, (path, first, rows, start) in enumerate(_blocks(shards)):
-        if number % shares != share:
-            continue
+    pixels = _mapped(target, count, size, channels, "r+")
+    for row, image in enumerate(block.images):
         try:
-            images = pl.scan_parquet(path).slice(first, rows).select("image").collect()["image"].to_list()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise RecordError(f"{path} is a damaged shard: {error}") from error
-        for row, image in enumerate(images):
-            try:
-                pixels[start + row] = to_input(decode(image), size, channels)
-            except BadImageError as error:
-                raise RecordError(f"row {first + row} of {path}: {error}") from error
-
-
-def _blocks(shards: Shards) -> Iterator[tuple[Path, int, int, int]]:
-    """Yield shard, first row in it, number of rows, and the first row's place in the whole."""
-    for path, begin, end in zip(shards.paths, shards.starts, shards.starts[1:], strict=False):
-        for first in range(0, end - begin, ROWS_AT_ONCE):
-            yield path, first, min(ROWS_AT_ONCE, end - begin - first), begin + first
+            pixels[block.start + row] = to_input(decode(image), size, channels)
+        except BadImageError as error:
+            raise RecordError(f"row {block.first_row + row} of {block.origin}: {error}") from error
 
 
 def _mapped(path: Path, count: int, size: int, channels: int, mode: str) -> Pixels:
@@ -107,44 +220,3 @@ def _mapped(path: Path, count: int, size: int, channels: int, mode: str) -> Pixe
         shape=(count, channels, size, size),  # type: ignore[call-overload]
     )
     return pixels
-
-
-def build(target: Path, shards: Shards, size: int, channels: int, processes: int | None = None) -> None:
-    """Decode all of `shards` into `target`, whole or not at all.
-
-    Parameters
-    ----------
-    target
-        The file to make: uint8 ``(count, channels, size, size)``.
-    processes
-        How many decode side by side; by default one per core, and none beside this one for few images.
-
-    Raises
-    ------
-    RecordError
-        As `decode_into`.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        file.truncate(shards.count * channels * size * size)
-    if processes is None:
-        cores = len(os.sched_getaffinity(0))
-        processes = cores if shards.count >= DECODE_HERE_BELOW else 1
-    if processes == 1:
-        decode_into(unfinished, shards, size, channels, 0, 1)
-    else:
-        # Spawned, not forked: torch and polars have threads by now, which a fork would leave half alive.
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            jobs = [
-                pool.submit(decode_into, unfinished, shards, size, channels, share, processes)
-                for share in range(processes)
-            ]
-            for job in jobs:
-                job.result()
-    unfinished.rename(target)
-
-
-def read(target: Path, shards: Shards, size: int, channels: int) -> Pixels:
-    """Map what `build` has made, uint8 ``(count, channels, size, size)``, read-only."""
-    return _mapped(target, shards.count, size, channels, "r")

@@ -3,7 +3,7 @@
 Channels: ``train`` (Parquet shards, in File or FastFile mode) and, optionally, ``champion`` (a
 ``model.tar.gz`` somewhere below it). Hyperparameters: ``candidate`` (``old``: the champion's architecture,
 fine-tuned from its weights; ``new``: the next architecture of the table, from scratch), ``generation``,
-those of `training.trainer.Settings`, ``validation_share`` for early stopping, ``processes_per_host`` (0: one
+those of `training.settings.Settings`, ``validation_share`` for early stopping, ``processes_per_host`` (0: one
 per GPU), and for models without a champion ``image_size`` and ``channels``.
 
 SageMaker starts ``train`` once per instance. It decodes the images, then trains, or starts one ``rank`` per
@@ -18,10 +18,11 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import polars as pl
 import torch
 from torch import nn
 
@@ -30,18 +31,25 @@ from common.errors import ContractError, TooLittleDataError
 from common.logs import event
 from models import artifact
 from models.artifact import ModelCard
-from models.catalogue import DEFAULT_ORDER, challenger_of, find, order_of, require_known, transfer
-from models.device import use_half_the_cores
+from models.catalogue import (
+    DEFAULT_ORDER,
+    Architecture,
+    challenger_of,
+    find,
+    order_of,
+    require_known,
+    transfer,
+)
 from models.interface import ModelShape, Value
 from training import store, world
 from training.checkpoints import Checkpoints
-from training.store import Shards
-from training.trainer import Examples, Settings, Training
+from training.settings import PRECISIONS, Settings
+from training.store import Store
+from training.trainer import Examples, Training
 from training.world import World
 
 log = logging.getLogger(__name__)
 
-PIXELS = "train.pixels"
 MODEL_PREFIX = "model_"
 """Of hyperparameters that are the architecture's own."""
 
@@ -59,6 +67,19 @@ class Job:
     class_weights: str
     architectures: tuple[str, ...]
     values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which model is trained, on which input.
+
+    `known_labels` are those of the champion whose weights it starts from; empty: it starts from its own.
+    """
+
+    architecture: Architecture
+    shape: ModelShape
+    values: dict[str, Value]
+    known_labels: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -94,11 +115,13 @@ def read_job(parameters: Parameters) -> Job:
             warm_up_share=parameters.number("warm_up_share", default.warm_up_share, 0.0, 1.0),
             accumulation=parameters.integer("accumulation", default.accumulation, 1, 1024),
             label_smoothing=parameters.number("label_smoothing", default.label_smoothing, 0.0, 0.9),
+            clip_norm=parameters.number("clip_norm", default.clip_norm, 0.0, 1e6),
             ema_decay=parameters.number("ema_decay", default.ema_decay, 0.0, 0.99999),
             patience=parameters.integer("patience", default.patience, 0, 10_000),
             checkpoint_seconds=parameters.number(
                 "checkpoint_seconds", default.checkpoint_seconds, 0.0, 86_400
             ),
+            precision=parameters.choice("precision", PRECISIONS, default.precision),
             deterministic=parameters.choice("deterministic", ("true", "false"), "false") == "true",
         ),
         validation_share=parameters.number("validation_share", 0.1, 0.001, 0.5),
@@ -117,8 +140,8 @@ def read_job(parameters: Parameters) -> Job:
     return job
 
 
-def start_point(job: Job, labels: list[str], shape: ModelShape, champion: Path | None) -> Start:
-    """Build the candidate's model.
+def plan_of(job: Job, champion: Path | None) -> Plan:
+    """Decide which model is trained.
 
     Both candidates take the champion's input size, so that their comparison is one of models only; an
     architecture that is made for one input takes that.
@@ -126,33 +149,36 @@ def start_point(job: Job, labels: list[str], shape: ModelShape, champion: Path |
     Raises
     ------
     ArtifactError
-        The champion's artefact, or what an architecture starts from, is damaged or does not fit.
+        The champion's artefact is damaged, or an architecture refuses its hyperparameters.
     """
     before = artifact.load_card(champion) if champion else None
-    if before:
-        shape = ModelShape(shape.classes, before.image_size, before.channels)
     own = before.architecture if before else job.architectures[0]
-    name = own if job.candidate == "old" else challenger_of(own, job.architectures)
-    if champion and before and job.candidate == "old":
+    architecture = find(own if job.candidate == "old" else challenger_of(own, job.architectures))
+    shape = ModelShape(0, before.image_size, before.channels) if before else job.shape
+    if before and job.candidate == "old":
         # The champion's weights fit the module that they were trained in, and no other.
-        card = _card(job, name, labels, shape, before.values)
-        model = card.build()
-        transfer(model, labels, artifact.load_weights(champion), before.labels)
-        return Start(card, model, True, find(name).preferences.fine_tuning_rate)
-    architecture = find(name)
+        return Plan(architecture, shape, before.values, before.labels)
     values = architecture.values(architecture.own(job.values))
-    card = _card(job, name, labels, architecture.shape(shape), values)
+    return Plan(architecture, architecture.shape(shape), values)
+
+
+def start_point(job: Job, plan: Plan, labels: list[str], champion: Path | None) -> Start:
+    """Build the candidate's model.
+
+    Raises
+    ------
+    ArtifactError
+        The champion's artefact, or what an architecture starts from, is damaged or does not fit.
+    """
+    name, preferences = plan.architecture.name, plan.architecture.preferences
+    size, channels = plan.shape.image_size, plan.shape.channels
+    card = ModelCard(name, labels, size, channels, job.generation, job.candidate, plan.values)
     model = card.build()
-    architecture.begin(model)
-    return Start(card, model, False, architecture.preferences.learning_rate)
-
-
-def _card(
-    job: Job, architecture: str, labels: list[str], shape: ModelShape, values: dict[str, Value]
-) -> ModelCard:
-    return ModelCard(
-        architecture, labels, shape.image_size, shape.channels, job.generation, job.candidate, values
-    )
+    if champion and plan.known_labels:
+        transfer(model, labels, artifact.load_weights(champion), plan.known_labels)
+        return Start(card, model, True, preferences.fine_tuning_rate)
+    plan.architecture.begin(model)
+    return Start(card, model, False, preferences.learning_rate)
 
 
 def weights_of(asked: str, labels: list[str], counts: Counter[str]) -> tuple[float, ...]:
@@ -190,17 +216,12 @@ def weights_of(asked: str, labels: list[str], counts: Counter[str]) -> tuple[flo
     return tuple(given.get(label, 1.0) for label in labels)
 
 
-def validation_of(shards: Shards, share: float) -> list[int]:
+def validation_of(example_ids: list[str], share: float) -> list[int]:
     """Return the places of the examples that are measured on: chosen by the hash of their id, as always."""
-    ids = [
-        identifier
-        for path in shards.paths
-        for identifier in pl.read_parquet(path, columns=["example_id"])["example_id"].to_list()
-    ]
     limit = share * 2**64
     return [
         place
-        for place, identifier in enumerate(ids)
+        for place, identifier in enumerate(example_ids)
         if int.from_bytes(hashlib.sha256(f"validation:{identifier}".encode()).digest()[:8], "big") < limit
     ]
 
@@ -215,10 +236,10 @@ def main(paths: Paths) -> None:
     """
     job, machines = read_job(hyperparameters(paths)), resources(paths)
     processes = world.processes_here(job.processes)
-    shards = _shards(paths)
-    start = _start(paths, job, shards)
-    store.build(paths.scratch / PIXELS, shards, start.card.image_size, start.card.channels)
     try:
+        with _champion(paths) as champion:
+            shape = plan_of(job, champion).shape
+        store.build(paths.scratch, paths.channel("train"), shape.image_size, shape.channels)
         if len(machines.hosts) * processes == 1:
             rank(paths)
         else:
@@ -229,32 +250,53 @@ def main(paths: Paths) -> None:
 
 def rank(paths: Paths) -> None:
     """Train, as one of the processes that train together; the first one writes the model."""
-    use_half_the_cores()
     job = read_job(hyperparameters(paths))
-    shards = _shards(paths)
-    start = _start(paths, job, shards)
-    with world.join() as here:
-        _train(paths, job, shards, start, here)
+    with world.join() as here, _champion(paths) as champion:
+        plan = plan_of(job, champion)
+        examples = Store.read(paths.scratch, plan.shape.image_size, plan.shape.channels)
+        labels = sorted(set(examples.labels))
+        if len(labels) < 2:
+            raise TooLittleDataError(
+                f"all {len(examples.labels)} training examples are labelled {labels[0]!r}: two labels needed"
+            )
+        torch.manual_seed(job.settings.seed)
+        start = start_point(job, plan, labels, champion)
+        _train(paths, job, examples, start, here)
 
 
-def _train(paths: Paths, job: Job, shards: Shards, start: Start, here: World) -> None:
+def _train(paths: Paths, job: Job, store: Store, start: Start, here: World) -> None:
     card = start.card
-    settings = vars(job.settings) | {
-        "learning_rate": job.settings.learning_rate or start.learning_rate,
-        "class_weights": weights_of(job.class_weights, card.labels, Counter(shards.labels)),
-    }
-    index = {label: position for position, label in enumerate(card.labels)}
-    measured = set(validation_of(shards, job.validation_share)) if job.settings.patience else set()
-    if job.settings.patience and not measured:
+    settings = replace(
+        job.settings,
+        learning_rate=job.settings.learning_rate or start.learning_rate,
+        class_weights=weights_of(job.class_weights, card.labels, Counter(store.labels)),
+    )
+    measured = validation_of(store.example_ids, job.validation_share) if settings.patience else []
+    if settings.patience and not measured:
         raise TooLittleDataError(
-            f"none of {shards.count} examples is chosen for validation: raise validation_share or set "
+            f"none of {len(store.labels)} examples is chosen for validation: raise validation_share or set "
             "patience to 0"
         )
+    index = {label: position for position, label in enumerate(card.labels)}
+    learnt = torch.ones(len(store.labels), dtype=torch.bool)
+    learnt[measured] = False
     examples = Examples(
-        store.read(paths.scratch / PIXELS, shards, card.image_size, card.channels),
-        torch.tensor([index[label] for label in shards.labels]),
-        torch.tensor([place for place in range(shards.count) if place not in measured]),
-        torch.tensor(sorted(measured), dtype=torch.int64),
+        store.pixels,
+        torch.tensor([index[label] for label in store.labels]),
+        learnt.nonzero()[:, 0],
+        torch.tensor(measured, dtype=torch.int64),
+    )
+    run = hashlib.sha256(
+        json.dumps([card.to_json(), asdict(settings), job.validation_share, store.digest]).encode()
+    ).hexdigest()
+    training = Training(
+        start.model,
+        card.transforms(),
+        examples,
+        settings,
+        here,
+        Checkpoints(paths.checkpoints, run) if here.leads else None,
+        run=run,
     )
     if here.leads:
         event(
@@ -268,40 +310,17 @@ def _train(paths: Paths, job: Job, shards: Shards, start: Start, here: World) ->
             labels=len(card.labels),
             processes=here.size,
             device=str(here.device),
+            half=training.half,
             threads=torch.get_num_threads(),
         )
-    run = hashlib.sha256(
-        json.dumps([card.to_json(), settings, shards.count, [path.name for path in shards.paths]]).encode()
-    ).hexdigest()
-    training = Training(
-        start.model,
-        card.transforms(),
-        examples,
-        Settings(**settings),
-        here,
-        Checkpoints(paths.checkpoints, run) if here.leads or paths.checkpoints.is_dir() else None,
-        run=run,
-    )
     model = training.run()
     if here.leads:
         artifact.save(paths.model, card, model)
         event(log, "saved", directory=str(paths.model), model=card.version)
 
 
-def _shards(paths: Paths) -> Shards:
-    shards = Shards.open(paths.channel("train"))
-    labels = set(shards.labels)
-    if len(labels) < 2:
-        raise TooLittleDataError(
-            f"all {shards.count} training examples are labelled {shards.labels[0]!r}: two labels needed"
-        )
-    return shards
-
-
-def _start(paths: Paths, job: Job, shards: Shards) -> Start:
-    labels = sorted(set(shards.labels))
-    torch.manual_seed(job.settings.seed)
+@contextmanager
+def _champion(paths: Paths) -> Iterator[Path | None]:
+    """Unpack the champion's artefact, if there is one."""
     with tempfile.TemporaryDirectory() as scratch:
-        champion = extract_model(paths.channel("champion"), Path(scratch))
-        shape = ModelShape(len(labels), job.shape.image_size, job.shape.channels)
-        return start_point(job, labels, shape, champion)
+        yield extract_model(paths.channel("champion"), Path(scratch))

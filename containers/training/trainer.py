@@ -2,8 +2,8 @@
 
 What is learnt does not depend on how many processes learn it: a step's batch, its augmentation and the
 weight of each example are functions of the seed (see `training.sampler`), and the gradient is that of the
-whole batch. What remains is the order of floating-point sums, and on CPUs the statistics of batch
-normalisation, which each process takes over its own share.
+whole batch. What remains is the order of floating-point sums, which examples dropout drops what of, and on
+CPUs the statistics of batch normalisation, which each process takes over its own share.
 """
 
 from __future__ import annotations
@@ -11,74 +11,30 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from common.contract import EXIT_STOPPED
-from common.errors import ContractError, TooLittleDataError, TrainingDivergedError
+from common.errors import TooLittleDataError, TrainingDivergedError
 from common.imaging import Pixels
 from common.logs import event
 from models.interface import Transforms
+from training.average import Average
 from training.checkpoints import Checkpoints, Progress, Trained
-from training.loader import Loaded, Loader, Part
-from training.sampler import MINIMUM_PER_RANK, Batch, Sampler, mixed
+from training.learner import LOSS, RIGHT, SKIPPED, Learner
+from training.loader import Loader
+from training.sampler import MINIMUM_PER_RANK, Batch, Sampler
+from training.settings import Settings
+from training.stopping import Agreement, StopSignal
 from training.world import World
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Parameters
-    ----------
-    epochs
-        Passes over the training examples.
-    batch_size
-        Examples of one step, over all processes.
-    learning_rate, weight_decay, warm_up_share
-        AdamW's; the rate rises over the first share of the steps and then falls along a cosine.
-    seed
-        Of everything random.
-    accumulation
-        Parts in which a process computes its share of a batch, where memory does not hold it at once.
-    label_smoothing
-        Share of the target that is spread over all classes (Szegedy et al. 2016).
-    class_weights
-        Weight of each class's examples in the loss; empty: all alike.
-    ema_decay
-        Of the moving average of the weights, which is what is evaluated and saved; 0: none. It starts small,
-        so that a short run is not held back by where it began.
-    patience
-        Epochs without a better accuracy on the validation examples after which training stops; 0: never.
-    checkpoint_seconds
-        Time between two checkpoints; 0: none but at a stop.
-    deterministic
-        Refuse kernels whose result differs from run to run, which costs speed on a GPU.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int = 0
-    weight_decay: float = 0.01
-    warm_up_share: float = 0.1
-    accumulation: int = 1
-    label_smoothing: float = 0.05
-    class_weights: tuple[float, ...] = ()
-    ema_decay: float = 0.999
-    patience: int = 0
-    checkpoint_seconds: float = 300.0
-    deterministic: bool = False
+VALIDATED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -94,40 +50,6 @@ class Examples:
     validation: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
-def rate_at(step: int, steps: int, warm_up_share: float = 0.1) -> float:
-    """Return the learning rate's factor: linear warm-up, then a cosine down to zero."""
-    warm_up = max(1, int(steps * warm_up_share))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def decay_at(step: int, decay: float) -> float:
-    """Return the moving average's decay after `step` steps: at first it forgets quickly where it began."""
-    return min(decay, (1 + step) / (10 + step))
-
-
-class StopSignal:
-    """SIGTERM, as a wish that the leading process fulfils between two steps.
-
-    The other processes do not act on it: one that left in the middle of a step would leave the leader
-    waiting for it. They end with the leader.
-    """
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask)
-
-    def _ask(self, _signum: int, _frame: FrameType | None) -> None:
-        self._asked.set()
-
-    @property
-    def asked(self) -> bool:
-        """Whether the job is to stop."""
-        return self._asked.is_set()
-
-
 class Training:
     """One run of the training loop.
 
@@ -136,11 +58,13 @@ class Training:
     model
         Maps normalised images to logits; it is trained in place.
     transforms
-        How images enter it, and are varied.
+        How images enter it, and how they are varied.
     examples, settings, world
         What is learnt from, how, and with whom.
     checkpoints
-        Where the run is saved, and from where it goes on; None: nowhere.
+        Where the run is saved, and from where it goes on. Only the leader's count; None: nowhere.
+    run
+        Digest of all that the run's result depends on.
     """
 
     def __init__(
@@ -154,15 +78,14 @@ class Training:
         run: str = "",
     ) -> None:
         torch.manual_seed(settings.seed)
-        torch.use_deterministic_algorithms(settings.deterministic)
+        if settings.deterministic:  # not without need: it imports torch's compiler, seconds of every process
+            torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = not settings.deterministic
         self._settings = settings
         self._examples = examples
         self._world = world
-        self._checkpoints = checkpoints
+        self._checkpoints = checkpoints if world.leads else None
         self._transforms = transforms
-        # V100 and T4 have no bfloat16: half precision, with the loss scaled.
-        self._half = world.device.type == "cuda"
         self._sampler = Sampler(
             len(examples.training),
             settings.batch_size,
@@ -172,35 +95,27 @@ class Training:
             transforms.noise,
         )
         self._require_enough()
-        self._model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._steps = settings.epochs * self._sampler.steps_per_epoch
-        self._average: torch.optim.swa_utils.AveragedModel | None = None
-        modules: dict[str, nn.Module] = {"model": self._model}
-        if settings.ema_decay:
-            self._average = torch.optim.swa_utils.AveragedModel(
-                self._model, multi_avg_fn=self._averaging(), use_buffers=True
-            )
-            modules["average"] = self._average
+        model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        steps = settings.epochs * self._sampler.steps_per_epoch
+        self._learner = Learner(model, transforms, settings, world, steps)
+        modules: dict[str, nn.Module] = {"model": model}
+        if self._learner.average is not None:
+            modules["average"] = self._learner.average.module
         self._best: nn.Module | None = None
         if settings.patience:
-            self._best = torch.optim.swa_utils.AveragedModel(self._model).module
-            modules["best"] = self._best
-        self._optimiser = torch.optim.AdamW(
-            self._model.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self._scaler = torch.amp.GradScaler(world.device.type, enabled=self._half)
-        self._trained = Trained(modules, self._optimiser)
+            self._best = modules["best"] = Average(model, 0.0).module
+        self._trained = Trained(modules, self._learner.optimiser)
         self._progress = Progress(run)
-        self._weights = (
-            torch.tensor(settings.class_weights, device=world.device) if settings.class_weights else None
-        )
         self._go_on()
-        self._parallel = world.wrap(self._model)
+        self._learner.begin()
         self._stop = StopSignal()
+        self._agreement = Agreement(world)
         self._saved_at = time.monotonic()
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in half precision."""
+        return self._learner.half
 
     def _require_enough(self) -> None:
         sampler = self._sampler
@@ -216,32 +131,15 @@ class Training:
                 f"{sampler.accumulation} parts each need at least {2 * least}"
             )
 
-    def _averaging(self) -> Callable[[Any, Any, Any], None]:
-        @torch.no_grad()
-        def update(average: list[Tensor], current: list[Tensor], _: Any) -> None:
-            if torch.is_floating_point(average[0]):
-                weight = 1 - decay_at(self._progress.total_steps, self._settings.ema_decay)
-                torch._foreach_lerp_(average, current, weight)
-            else:  # batch normalisation counts its batches
-                torch._foreach_copy_(average, current)
-
-        return update
-
     def _go_on(self) -> None:
-        found = self._checkpoints.newest() if self._checkpoints else None
+        """Take up the newest checkpoint: the leader's, in every process, whatever the other hosts have."""
+        found = self._world.from_leader(self._checkpoints.newest() if self._checkpoints else None)
         if found is None:
-            self._world.total(torch.tensor(0, device=self._world.device))  # as below: all processes ask
             return
         self._progress, tensors = found
         self._trained.load(tensors)
-        if self._half:
-            self._scaler.load_state_dict(dict(self._progress.scaler))
-        everywhere = torch.tensor(self._progress.total_steps, device=self._world.device)
-        if self._world.total(everywhere).item() != self._world.size * self._progress.total_steps:
-            raise ContractError(
-                f"this instance has a checkpoint of step {self._progress.total_steps}, and another one has "
-                "not: the job's instances must share one checkpoint location"
-            )
+        if self._learner.half:
+            self._learner.scaler.load_state_dict(self._progress.scaler)
         if self._world.leads:
             event(
                 log,
@@ -259,48 +157,53 @@ class Training:
         TrainingDivergedError
             The loss of an epoch is no finite number.
         SystemExit
-            SIGTERM came: a checkpoint has been written.
+            SIGTERM came to a process of the job: a checkpoint has been written.
         """
         loader = Loader(self._examples.pixels, self._examples.targets, self._world.device)
         try:
-            return self._run(loader)
+            self._run(loader)
         except RuntimeError:
-            if self._stop.asked:  # the leader has saved and gone, and this process was waiting for it
-                raise SystemExit(EXIT_STOPPED) from None
+            if self._world.size > 1:
+                # The launcher may be ending this process because another one has gone (see `world.join`).
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                if self._stop.asked:
+                    raise SystemExit(EXIT_STOPPED) from None
             raise
+        finally:
+            if self._checkpoints:
+                self._checkpoints.finish()
+        return self._learner.kept if self._best is None else self._best
 
-    def _run(self, loader: Loader) -> nn.Module:
+    def _run(self, loader: Loader) -> None:
         while self._progress.epoch <= self._settings.epochs:
             self._epoch(loader)
             if self._settings.patience and self._validate():
                 break
             self._progress.epoch += 1
             self._progress.step = 0
-            self._progress.loss_sum = self._progress.right = 0.0
-        if self._best is not None:
-            return self._best
-        return self._model if self._average is None else self._average.module
+            self._progress.loss_sum = self._progress.right = self._progress.skipped = 0.0
+        self._agreement.finish()
 
     # -- one epoch -------------------------------------------------------------------------------------
 
     def _epoch(self, loader: Loader) -> None:
         progress, world = self._progress, self._world
-        self._parallel.train()
+        self._learner.train()
         loader.reset()
-        sums = torch.zeros(2, dtype=torch.float64, device=world.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=world.device)
         seen = 0
         began = time.perf_counter()
         for batch in loader.load(self._batches()):
-            sums += self._step(batch)
+            sums += self._learner.learn(batch, progress.total_steps)
             seen += len(batch.whole_targets)
             progress.step = batch.step + 1
             progress.total_steps += 1
-            if world.leads:
-                self._save_if_due(sums)
-        totals = world.total(sums).tolist()  # waits for the device, so the time below is real
+            self._agree(sums)
+        waited = torch.tensor([loader.waited], dtype=torch.float64, device=world.device)
+        *totals, all_waited = world.total(torch.cat([sums, waited])).tolist()  # waits for the device
         seconds = time.perf_counter() - began
-        count = self._sampler.count
-        mean_loss = (progress.loss_sum + totals[0]) / count
+        now = _with_sums(progress, totals)
+        mean_loss = now.loss_sum / self._sampler.count
         if not math.isfinite(mean_loss):
             raise TrainingDivergedError(
                 f"the loss of epoch {progress.epoch} is {mean_loss}: lower learning_rate "
@@ -312,10 +215,12 @@ class Training:
                 "epoch",
                 epoch=progress.epoch,
                 train_loss=round(mean_loss, 5),
-                train_accuracy=round((progress.right + totals[1]) / count, 5),
+                train_accuracy=round(now.right / self._sampler.count, 5),
                 images_per_second=round(seen / seconds, 1),
-                data_wait_share=round(loader.waited / seconds, 4),
-                learning_rate=self._optimiser.param_groups[0]["lr"],
+                data_wait_share=round(all_waited / world.size / seconds, 4),
+                epoch_seconds=round(seconds, 3),
+                skipped_steps=int(now.skipped),
+                learning_rate=self._learner.rate,
             )
 
     def _batches(self) -> Iterator[Batch]:
@@ -325,90 +230,58 @@ class Training:
             parts = tuple((training[indices], noise) for indices, noise in batch.parts)
             yield Batch(batch.step, training[batch.whole], parts)
 
-    def _step(self, batch: Loaded) -> Tensor:
-        """Learn from one batch; return this process's share of the summed loss and of the right answers."""
-        settings, world, progress = self._settings, self._world, self._progress
-        # Dropout is random too: what it drops is a function of the step, so that a run can go on exactly.
-        torch.manual_seed(mixed(settings.seed, progress.total_steps, world.rank))
-        rate = settings.learning_rate * rate_at(progress.total_steps, self._steps, settings.warm_up_share)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        whole_weight = self._weight(batch.whole_targets.to(world.device)).sum()
-        sums = torch.zeros(2, dtype=torch.float64, device=world.device)
-        self._optimiser.zero_grad(set_to_none=True)
-        for number, part in enumerate(batch.parts):
-            last = number == len(batch.parts) - 1
-            with self._synchronised(last), torch.autocast(world.device.type, torch.float16, self._half):
-                logits = self._parallel(self._images(part))
-                loss = nn.functional.cross_entropy(
-                    logits,
-                    part.targets,
-                    self._weights,
-                    reduction="sum",
-                    label_smoothing=settings.label_smoothing,
-                )
-                # The mean over the whole batch: the parallel model divides by the number of processes.
-                self._scaler.scale(loss * (world.size / whole_weight)).backward()  # type: ignore[no-untyped-call]
-            right = (logits.detach().argmax(1) == part.targets).sum()
-            sums += torch.stack([loss.detach().double() * (len(batch.whole_targets) / whole_weight), right])
-        self._scaler.step(self._optimiser)
-        self._scaler.update()
-        if self._average is not None:
-            self._average.update_parameters(self._model)
-        return sums
-
-    def _images(self, part: Part) -> Tensor:
-        return self._transforms.augment(self._transforms.normalise(part.images), part.noise)
-
-    def _weight(self, targets: Tensor) -> Tensor:
-        return (
-            torch.ones(len(targets), device=targets.device)
-            if self._weights is None
-            else self._weights[targets]
-        )
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Let the processes' gradients come together with the last part only."""
-        if last or not isinstance(self._parallel, nn.parallel.DistributedDataParallel):
-            return nullcontext()
-        alone: AbstractContextManager[None] = self._parallel.no_sync()
-        return alone
-
     # -- checkpoints -----------------------------------------------------------------------------------
 
-    def _save_if_due(self, sums: Tensor) -> None:
-        seconds, stop = self._settings.checkpoint_seconds, self._stop.asked
-        due = seconds > 0 and time.monotonic() - self._saved_at >= seconds
-        if self._checkpoints is not None and (due or stop):
-            self._save(self._checkpoints, sums)
-        if stop:
-            event(log, "stopped", total_steps=self._progress.total_steps)
-            raise SystemExit(EXIT_STOPPED)
+    def _agree(self, sums: Tensor) -> None:
+        """Save and stop when all processes do, and say what this one wishes."""
+        decision = self._agreement.read()
+        if decision.save or decision.stop:
+            self._save(sums)
+        if decision.stop:
+            self._leave()
+        self._agreement.wish(save=self._due(), stop=self._stop.asked)
 
-    def _save(self, checkpoints: Checkpoints, sums: Tensor) -> None:
-        loss, right = (sums * self._world.size).tolist()  # the other processes' shares are estimated
-        progress = Progress(**vars(self._progress))
-        progress.loss_sum += loss
-        progress.right += right
-        progress.scaler = {key: float(value) for key, value in self._scaler.state_dict().items()}
-        checkpoints.save(progress, self._trained)
+    def _due(self) -> bool:
+        seconds = self._settings.checkpoint_seconds
+        return (
+            self._checkpoints is not None
+            and seconds > 0
+            and time.monotonic() - self._saved_at >= seconds
+            and not self._checkpoints.busy
+        )
+
+    def _save(self, sums: Tensor) -> None:
+        totals = self._world.total(sums.clone()).tolist()
+        if self._checkpoints:
+            now = replace(_with_sums(self._progress, totals), scaler=self._learner.scaler.state_dict())
+            self._checkpoints.save(now, self._trained)
         self._saved_at = time.monotonic()
+
+    def _leave(self) -> None:
+        if self._checkpoints:
+            self._checkpoints.finish()
+        if self._world.leads:
+            event(log, "stopped", total_steps=self._progress.total_steps)
+        # Whoever ended before the checkpoint is written would have the launcher end all.
+        self._world.barrier()
+        raise SystemExit(EXIT_STOPPED)
 
     # -- early stopping --------------------------------------------------------------------------------
 
     def _validate(self) -> bool:
         """Measure the validation examples; return whether to stop."""
         progress, world = self._progress, self._world
-        model: nn.Module = self._model if self._average is None else self._average.module
+        model = self._learner.kept
+        world.same_buffers(model)
         mine = self._examples.validation[world.rank :: world.size]
         right = torch.zeros((), dtype=torch.float64, device=world.device)
         model.eval()
         with torch.inference_mode():
-            for part in torch.split(mine, 256):
+            for part in torch.split(mine, VALIDATED_AT_ONCE):
                 images = torch.from_numpy(self._examples.pixels[part.numpy()]).to(world.device)
-                with torch.autocast(world.device.type, torch.float16, self._half):
+                with self._learner.autocast():
                     found = model(self._transforms.normalise(images)).argmax(1)
-                right += (found.cpu() == self._examples.targets[part]).sum().to(world.device)
+                right += (found == self._examples.targets[part].to(world.device)).sum()
         accuracy = (world.total(right) / len(self._examples.validation)).item()
         if accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.epochs_without_gain = accuracy, 0
@@ -419,3 +292,13 @@ class Training:
         if world.leads:
             event(log, "validation", epoch=progress.epoch, validation_accuracy=round(accuracy, 5))
         return progress.epochs_without_gain >= self._settings.patience
+
+
+def _with_sums(progress: Progress, totals: list[float]) -> Progress:
+    """Return `progress` with what was summed since it was taken up."""
+    return replace(
+        progress,
+        loss_sum=progress.loss_sum + totals[LOSS],
+        right=progress.right + totals[RIGHT],
+        skipped=progress.skipped + totals[SKIPPED],
+    )

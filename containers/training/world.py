@@ -1,19 +1,23 @@
 """The processes that train together: one per GPU, on every instance of the job.
 
 ``python -m training train`` is what SageMaker starts once per instance. With one process in all it trains by
-itself; with more it starts one per GPU through torch's elastic launcher, which gives each its rank and ends
-all of them when one fails. Instances find each other by the first host of SageMaker's resource configuration.
+itself; with more it starts one per GPU through torch's elastic launcher (what ``torchrun`` is made of), which
+gives each its rank and ends all of them when one fails. Instances find each other by the first host of
+SageMaker's resource configuration.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,12 +25,20 @@ from torch import Tensor, distributed, nn
 from common.contract import EXIT_STOPPED, Resources
 from common.errors import ContainerError, ContractError
 from common.logs import event
+from models.device import pick_device
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+CPU = torch.device("cpu")
+
 RENDEZVOUS_PORT = 29400
+RENDEZVOUS_TIMEOUT = timedelta(minutes=30)
+"""Instances decode their images before they meet, and not all in the same time."""
 TIMEOUT = timedelta(minutes=10)
-"""Longer than any rank decodes its images while the others wait for it."""
+"""No process is ever that much behind the others: who is has failed."""
+LAUNCHER_NOTICES = 3.0
+"""Seconds in which the launcher, which looks ten times a second, has seen that a process ended."""
 
 
 class RankFailedError(ContainerError):
@@ -39,34 +51,49 @@ class RankFailedError(ContainerError):
 
 @dataclass(frozen=True)
 class World:
-    """A process's place among those that train together."""
+    """A process's place among those that train together.
 
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    device: torch.device
+    `control` is a group of the same processes over the network of the hosts, for what the GPUs' own group
+    must not wait for.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = CPU
+    control: distributed.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
         """Whether this is the one process that writes checkpoints, logs and the model."""
         return self.rank == 0
 
-    @property
-    def prepares(self) -> bool:
-        """Whether this is the process that prepares its machine's files."""
-        return self.local_rank == 0
-
     def barrier(self) -> None:
         """Wait until every process has come here."""
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(self.control)
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all processes."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
+
+    def from_leader(self, value: T) -> T:
+        """Return the leader's `value` in every process."""
+        if self.size == 1:
+            return value
+        values: list[Any] = [value]
+        distributed.broadcast_object_list(values, src=0, group=self.control)
+        leading: T = values[0]
+        return leading
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Give every process the leader's statistics, so that all measure the model that will be saved."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return `model` as one whose gradients are the mean over all processes."""
@@ -76,35 +103,43 @@ class World:
         if on_gpu:  # the CPU has no implementation: there, each rank normalises its own share of a batch
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         devices = [self.device.index] if on_gpu else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
 @contextmanager
 def join() -> Iterator[World]:
     """Join the group that the launcher's variables describe; alone without them."""
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.cuda.is_available():
+    local_rank, local_size, size = (
+        int(os.environ.get(name, default))
+        for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"), ("WORLD_SIZE", "1"))
+    )
+    device = pick_device()
+    if device.type == "cuda":
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-    world = World(
-        int(os.environ.get("RANK", "0")),
-        size,
-        local_rank,
-        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        device,
-    )
+    if size > 1:  # there is nothing to save yet, and waiting for the others must not keep anybody from ending
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The other half is left to the loaders, and to the other candidate where both train on one machine.
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2 // local_size))
     if size == 1:
-        yield world
+        yield World(device=device)
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    control = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    world = World(int(os.environ["RANK"]), size, local_rank, local_size, device, control)
     try:
         yield world
         world.barrier()
-    finally:
+    except RuntimeError:
+        # Perhaps only because another process has gone. Then the launcher ends this one in a moment, and the
+        # reason that is told is the other's; nothing else tells a lost connection from an error of our own.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(LAUNCHER_NOTICES)
+        raise
+    except SystemExit:  # all processes stop at the same step
         distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
 def processes_here(wanted: int) -> int:
@@ -129,7 +164,7 @@ def launch(resources: Resources, processes: int) -> None:
     RankFailedError
         One of them failed; its exit code is the error's.
     SystemExit
-        SIGTERM came.
+        SIGTERM came, here or at another instance.
     ContractError
         The resource configuration does not name this host among the hosts.
     """
@@ -143,30 +178,47 @@ def launch(resources: Resources, processes: int) -> None:
     if resources.network_interface:
         for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
             os.environ.setdefault(variable, resources.network_interface)
-    # A single instance need not know its name: outside of SageMaker nobody resolves it.
-    leader = hosts[0] if len(hosts) > 1 else "127.0.0.1"
-    port = int(os.environ.get("MASTER_PORT", RENDEZVOUS_PORT))
+    # What a failure was is told below, in words; the launcher's own account is a page of stack.
+    for part in ("agent.server.api", "multiprocessing.api", "multiprocessing.errors"):
+        logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.CRITICAL)
+    seconds = int(RENDEZVOUS_TIMEOUT.total_seconds())
+    if len(hosts) > 1:
+        meeting: dict[str, Any] = {
+            "rdzv_backend": "static",
+            "rdzv_endpoint": f"{hosts[0]}:{os.environ.get('MASTER_PORT', RENDEZVOUS_PORT)}",
+            "rdzv_configs": {"rank": hosts.index(resources.current_host), "timeout": seconds},
+            "local_addr": resources.current_host,
+        }
+    else:
+        # A port that the system chooses: two jobs may run on one machine. And a single instance need not know
+        # its name, which outside of SageMaker nobody resolves.
+        meeting = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
     config = LaunchConfig(
         min_nodes=len(hosts),
         max_nodes=len(hosts),
         nproc_per_node=processes,
         run_id="truthloop",
-        rdzv_backend="static",
-        rdzv_endpoint=f"{leader}:{port}",
-        rdzv_configs={"rank": hosts.index(resources.current_host), "timeout": 900},
         max_restarts=0,
         monitor_interval=0.1,
-        start_method="spawn",
+        **meeting,
     )
-    event(log, "launching", hosts=len(hosts), processes_per_host=processes, leader=leader)
+    event(log, "launching", hosts=len(hosts), processes_per_host=processes)
     try:
         elastic_launch(config, sys.executable)("-m", "training", "rank")
     except SignalException:
         raise SystemExit(EXIT_STOPPED) from None  # the processes have had the signal, and their time
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        # A negative code is the signal that ended it, as a shell would say with 128 and more.
-        code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
-        if code == EXIT_STOPPED:
+        if failure.exitcode in (EXIT_STOPPED, -signal.SIGTERM):
             raise SystemExit(EXIT_STOPPED) from None
-        raise RankFailedError(f"the process of rank {rank} ended with code {code}", code) from error
+        raise _failed(rank, failure.exitcode) from error
+
+
+def _failed(rank: int, code: int) -> RankFailedError:
+    if code >= 0:
+        return RankFailedError(f"the process of rank {rank} ended with code {code}", code)
+    # As a shell says it.
+    name = signal.Signals(-code).name
+    reason = "the instance has run out of memory, perhaps: lower batch_size or raise accumulation"
+    detail = reason if name == "SIGKILL" else "its log says what it was doing"
+    return RankFailedError(f"the process of rank {rank} was ended by {name}: {detail}", 128 - code)
