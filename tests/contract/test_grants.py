@@ -20,6 +20,7 @@ import yaml
 from botocore import xform_name
 
 from tests.contract.test_template import listed, resources, source
+from truthloop.settings import CHECKPOINTS_PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "layers/common/truthloop"
@@ -271,6 +272,24 @@ def test_the_pipelines_role_may_do_what_its_steps_do() -> None:
     (policy,) = source()["Resources"]["PipelineRole"]["Properties"]["Policies"]
     given = {a for s in policy["PolicyDocument"]["Statement"] for a in listed(s["Action"])}
     assert given == set().union(*(needs[kind] for kind in kinds))
+
+
+def test_the_jobs_may_bring_checkpoints_out_and_back_in_and_the_bucket_forgets_them() -> None:
+    every = source()["Resources"]
+    (policy,) = every["JobRole"]["Properties"]["Policies"]
+    given = {
+        action: {resource["Fn::Sub"] for resource in listed(statement["Resource"])}
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in listed(statement["Action"])
+        if action in ("s3:GetObject", "s3:PutObject")
+    }
+    where = f"${{DataBucket.Arn}}/{CHECKPOINTS_PREFIX}*"
+    assert all(where in resources_ for resources_ in given.values())
+    rules = every["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (rule,) = (rule for rule in rules if "ExpirationInDays" in rule)
+    longest = source()["Parameters"]["MaxWaitSeconds"]["MaxValue"]
+    assert (rule["Prefix"], rule["Status"]) == (CHECKPOINTS_PREFIX, "Enabled")
+    assert rule["ExpirationInDays"] * 86_400 > 2 * longest
 
 
 def test_a_port_is_called_by_its_name() -> None:
