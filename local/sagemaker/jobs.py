@@ -31,6 +31,9 @@ log = logging.getLogger("local.sagemaker")
 GRACE_VARIABLE = "TRUTHLOOP_STOP_GRACE_SECONDS"
 """Seconds between SIGTERM and SIGKILL of a stopped job; SageMaker's own 120 by default."""
 
+NOBODY = "http://127.0.0.1:9"
+"""The discard port, where no server of ours listens."""
+
 FAILURE_LIMIT = 1024
 """SageMaker cuts FailureReason and ExitMessage here."""
 
@@ -45,7 +48,14 @@ def stop_grace() -> float:
 
 
 def container_environment(
-    aws: LocalAws, region: str, image: Image, role_arn: str, base: Path, variables: dict[str, str]
+    aws: LocalAws,
+    region: str,
+    image: Image,
+    role_arn: str,
+    base: Path,
+    variables: dict[str, str],
+    *,
+    isolated: bool,
 ) -> dict[str, str]:
     """Return the whole environment of a container's process: nothing leaks in from the server.
 
@@ -55,6 +65,9 @@ def container_environment(
         The job's directory; ``base/ml`` stands for /opt/ml.
     variables
         What the request sets; it wins over the image's ENV.
+    isolated
+        Whether the container has no network: it is given no credentials then, as on AWS, and an address where
+        nobody answers, so that a call fails here too. Other addresses are not closed to it.
     """
     ml_base = base / "ml"
     (base / "tmp").mkdir(parents=True, exist_ok=True)
@@ -69,9 +82,15 @@ def container_environment(
         "ML_BASE_DIR": str(ml_base),
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_ACCESS_KEY_ID": identity.access_key_for(role_arn),
-        "AWS_SECRET_ACCESS_KEY": "local",
+        **(
+            {"AWS_ENDPOINT_URL": NOBODY, "AWS_EC2_METADATA_DISABLED": "true"}
+            if isolated
+            else {
+                "AWS_ENDPOINT_URL": aws.endpoint,
+                "AWS_ACCESS_KEY_ID": identity.access_key_for(role_arn),
+                "AWS_SECRET_ACCESS_KEY": "local",
+            }
+        ),
         **{name: image.localise(value, ml_base) for name, value in variables.items()},
     }
 
@@ -142,6 +161,11 @@ class Job(ABC):
         """Return when the container must have ended, by the monotonic clock; asked when it starts."""
         limit = float((self.body.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400))
         return time.monotonic() + limit
+
+    def isolated(self) -> bool:
+        """Whether the request asked for network isolation."""
+        settings = self.body.get("NetworkConfig") or self.body
+        return bool(settings.get("EnableNetworkIsolation"))
 
     def reclaimed(self) -> bool:
         """Whether the instance was taken away below the running container."""
@@ -219,7 +243,13 @@ class Job(ABC):
         image, argv, variables = self.prepare()
         self.check_stop()
         environment = container_environment(
-            self.sagemaker.aws, self.region, image, self.body["RoleArn"], self.base, variables
+            self.sagemaker.aws,
+            self.region,
+            image,
+            self.body["RoleArn"],
+            self.base,
+            variables,
+            isolated=self.isolated(),
         )
         try:
             process = self.sagemaker.supervisor.start(

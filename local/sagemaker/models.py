@@ -19,6 +19,7 @@ class ContainerDefinition:
     model_data: str | None
     environment: dict[str, str]
     role_arn: str
+    isolated: bool = False
 
 
 @operation("CreateModel")
@@ -90,6 +91,7 @@ def container_of(state: RegionState, model_name: str) -> ContainerDefinition:
         model_data=container.get("ModelDataUrl"),
         environment=environment,
         role_arn=body.get("ExecutionRoleArn", ""),
+        isolated=bool(body.get("EnableNetworkIsolation")),
     )
 
 

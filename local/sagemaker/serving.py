@@ -186,6 +186,7 @@ class ServingContainer:
                 "SAGEMAKER_SAFE_PORT_RANGE": f"{self._port}-{self._port}",
                 "SAGEMAKER_MULTI_MODEL": "false",
             },
+            isolated=self._definition.isolated,
         )
         try:
             process = self._sagemaker.supervisor.start(

@@ -291,6 +291,16 @@ def test_a_fast_file_channel_is_a_prefix_and_lies_there_as_files(aws: Driver) ->
         aws.train(InputDataConfig=[channel("train", manifest, "ManifestFile") | {"InputMode": "FastFile"}])
 
 
+def test_an_isolated_container_has_no_credentials(aws: Driver) -> None:
+    job = aws.train(EnableNetworkIsolation=True)
+    archive = job["ModelArtifacts"]["S3ModelArtifacts"].replace("model.tar", "output.tar")
+    environment = aws.tar_member(archive, "seen.json")["environment"]
+    assert {name for name in environment if name.startswith("AWS_")} == {
+        "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED",
+    }  # fmt: skip
+    assert environment["AWS_ENDPOINT_URL"] != aws.server.endpoint
+
+
 def test_job_names_are_unique_and_jobs_are_listed(aws: Driver) -> None:
     job = aws.train()
     with pytest.raises(ClientError, match="ResourceInUse"):
