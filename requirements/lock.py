@@ -22,6 +22,7 @@ LOCKS = {
     "requirements/sam.in": EVERYWHERE,
     "requirements/handlers.in": EVERYWHERE,
     "requirements/sdk.in": HERE,
+    "requirements/bench.in": HERE,
     "layers/common/requirements.in": ("--universal", "--python-version", "3.13"),
     "containers/base/requirements.in": (*IMAGE, "--no-annotate"),
     "containers/training/requirements.in": (*IMAGE, "--no-annotate"),

@@ -3,7 +3,9 @@
 The model is read from ``$ML_BASE_DIR/model``. ``SAGEMAKER_BIND_TO_PORT`` sets the port (default 8080),
 ``BIND_HOST`` the address (default all, as SageMaker needs it), ``MODEL_SHA256`` the digest that the weights
 must have, ``MAX_BATCH``, ``BATCH_WAIT_MS``, ``MAX_WAITING`` and ``ANSWER_WITHIN_SECONDS`` what `Limits` says,
-``PRECISION`` ``fp16`` or ``fp32`` (default: ``fp16`` on a GPU), ``DECODERS`` the threads that decode.
+``PRECISION`` ``fp16`` or ``fp32`` (default: ``fp16`` on a GPU), ``DECODERS`` the threads that decode large
+pictures (default: one per core), ``THREADS`` those that compute on a CPU (default 0: `Predictor` measures).
+It binds that one port, so ``SAGEMAKER_SAFE_PORT_RANGE`` is of no concern.
 """
 
 from __future__ import annotations
@@ -60,45 +62,11 @@ def _digest(settings: Parameters) -> str:
     return digest
 
 
-def serve(paths: Paths) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Raises
-    ------
-    ContainerError
-        The model cannot be loaded or the settings are wrong.
-    """
-    settings = environment()
-    port = settings.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535)
-    host = settings.text("BIND_HOST", "0.0.0.0")  # noqa: S104 - SageMaker connects from outside the container
-    limits, precision, digest = _limits(settings), _precision(settings), _digest(settings)
-    decoders = settings.integer("DECODERS", os.cpu_count() or 1, 1, 64)
-    failures: list[Exception] = []
-
-    def load() -> Predictor:
-        from inference.predictor import Predictor  # torch: seconds in which /ping already answers
-
-        predictor = Predictor(
-            paths.model, digest, max_batch=limits.max_batch, precision=precision, decoders=decoders
-        )
-        logs.event(
-            log,
-            "serving",
-            model=predictor.card.version,
-            device=str(predictor.device),
-            precision=predictor.precision,
-            digest="verified" if digest else "not given",
-            port=port,
-        )
-        return predictor
-
-    def on_load_failure(error: Exception) -> None:
-        failures.append(error)
-        server.should_exit = True
-
-    server = uvicorn.Server(
+def http_server(application: Application, host: str, port: int) -> uvicorn.Server:
+    """Return the HTTP server around the application."""
+    return uvicorn.Server(
         uvicorn.Config(
-            Application(load, on_load_failure, limits),
+            application,
             host=host,
             port=port,
             loop="uvloop",
@@ -111,8 +79,57 @@ def serve(paths: Paths) -> None:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
+            proxy_headers=False,
         )
     )
+
+
+def serve(paths: Paths) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ContainerError
+        The model cannot be loaded or the settings are wrong.
+    """
+    settings = environment()
+    port = settings.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535)
+    host = settings.text("BIND_HOST", "0.0.0.0")  # noqa: S104 - SageMaker connects from outside the container
+    limits, precision, digest = _limits(settings), _precision(settings), _digest(settings)
+    cores = len(os.sched_getaffinity(0))
+    decoders = settings.integer("DECODERS", cores, 1, 64)
+    threads = settings.integer("THREADS", 0, 0, 64)
+    failures: list[Exception] = []
+
+    def load() -> Predictor:
+        from inference.predictor import Predictor  # torch: seconds in which /ping already answers
+
+        predictor = Predictor(
+            paths.model,
+            digest,
+            max_batch=limits.max_batch,
+            precision=precision,
+            decoders=decoders,
+            threads=threads,
+        )
+        logs.event(
+            log,
+            "serving",
+            model=predictor.card.version,
+            device=str(predictor.device),
+            precision=predictor.precision,
+            threads=predictor.threads,
+            most_at_once=predictor.most_at_once,
+            digest="verified" if digest else "not given",
+            port=port,
+        )
+        return predictor
+
+    def on_load_failure(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    server = http_server(Application(load, on_load_failure, limits), host, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_cleanly)
     server.run()

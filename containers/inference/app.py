@@ -1,31 +1,36 @@
 """The HTTP side: a bare ASGI application, for there are two routes and no framework earns its time here.
 
 SageMaker's contract (developer guide, "Custom inference code with hosting services"): ``GET /ping`` answers
-200 only when requests can be served, and at any load; ``POST /invocations`` takes the request as the client
-sent it and has 60 seconds; custom attributes and the inference id come and go as headers.
+200 only when requests can be served, within 2 seconds and at any load; ``POST /invocations`` takes the
+request as the client sent it and has 60 seconds; custom attributes and the inference id come and go as
+headers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import gc
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from common.errors import BadImageError, ImageTooLargeError
+import orjson
+
+from common.errors import BadImageError, DeviceFullError, ImageTooLargeError, NoAnswerError
 from common.imaging import MAX_BYTES
 from common.inputs import CONTENT_TYPES, media_type
-from inference.batching import Batcher, QueueFullError
+from inference.answers import Answer, Request
+from inference.batching import Batcher, BatchFailedError, QueueFullError, TooLateError
 
 if TYPE_CHECKING:
-    from inference.predictor import Answer, Predictor, Request
+    from inference.predictor import Predictor
 
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
@@ -33,10 +38,21 @@ log = logging.getLogger(__name__)
 
 ATTRIBUTES_HEADER = b"x-amzn-sagemaker-custom-attributes"
 INFERENCE_ID_HEADER = b"x-amzn-sagemaker-inference-id"
-TOP_K = "top_k"
 DEFAULT_TOP_K = 3
 RETRY_AFTER_SECONDS = 1
+FAILED_BATCHES = 3
+"""So many failed batches in a row are the fault of the device or the model, not of the requests."""
+STUCK_SECONDS = 60.0
+"""A batch that computes longer than any request may wait is stuck."""
+MAX_REASON_CHARS = 500
+GC_THRESHOLD = 20_000
 _JSON_HEADER: Header = (b"content-type", b"application/json")
+_CLOSE_HEADER: Header = (b"connection", b"close")
+_RETRY_HEADER: Header = (b"retry-after", str(RETRY_AFTER_SECONDS).encode())
+MAX_HEADER_CHARS = 1024
+"""SageMaker takes at most so many visible ASCII characters back as custom attributes."""
+_TOP_K = re.compile(rb"(?:^|,)\s*top_k\s*=([^,]*)")
+_NUMBER_ABOVE_0 = re.compile(rb"\s*0*[1-9][0-9]{0,5}\s*")
 
 
 @dataclass(frozen=True)
@@ -65,16 +81,17 @@ class Limits:
 
 
 class HttpError(Exception):
-    """A request that is answered with an error status and a reason."""
+    """A request that is answered with an error status and a reason; ``close`` ends its connection too."""
 
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
+    def __init__(self, status: HTTPStatus, reason: str, *, close: bool = False) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = reason
+        self.reason = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[: MAX_REASON_CHARS - 1]}…"
+        self.close = close
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection before its request was complete: there is nobody to answer."""
+    """The client closed the connection before it was answered: there is nobody to answer."""
 
 
 class Application:
@@ -108,29 +125,34 @@ class Application:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._lifespan(receive, send)
             return
         headers = dict(scope["headers"])
+        answered = [_JSON_HEADER]
+        status = 200
         try:
-            status, content = await self._route(scope["method"], scope["path"], headers, receive)
+            content = await self._route(scope["method"], scope["path"], headers, receive)
         except ClientGoneError:
             return
         except HttpError as error:
-            status, content = error.status, _dump({"error": error.reason})
+            status, content = int(error.status), orjson.dumps({"error": error.reason})
+            # A client that asked first whether to send its body must not send it into the next request.
+            if error.close or b"expect" in headers:
+                answered.append(_CLOSE_HEADER)
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                answered.append(_RETRY_HEADER)
         except Exception:
             log.exception("the request failed")
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            content = _dump({"error": "internal error: see the endpoint's log"})
-        answered = [_JSON_HEADER, (b"content-length", str(len(content)).encode())]
-        answered += [
-            (name, headers[name]) for name in (ATTRIBUTES_HEADER, INFERENCE_ID_HEADER) if name in headers
-        ]
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            answered.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
-        await send({"type": "http.response.start", "status": int(status), "headers": answered})
+            status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+            content = orjson.dumps({"error": "internal error: see the endpoint's log"})
+        answered.append((b"content-length", b"%d" % len(content)))
+        for name in (ATTRIBUTES_HEADER, INFERENCE_ID_HEADER):
+            value = headers.get(name)
+            if value is not None and _is_plain(value):
+                answered.append((name, value))
+        await send({"type": "http.response.start", "status": status, "headers": answered})
         await send({"type": "http.response.body", "body": content})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -150,6 +172,11 @@ class Application:
         except Exception as error:  # whatever it is, the process must end and say so
             self._on_load_failure(error)
             return
+        # What is loaded stays: a collection that looks through all of torch would stop the loop for long. The
+        # requests in flight are few and hold no cycles, so looking through them often finds nothing.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         self._batcher = Batcher(
             predictor.answer,
             self._worker,
@@ -159,55 +186,73 @@ class Application:
         )
         self._predictor = predictor
 
-    async def _route(
-        self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive
-    ) -> tuple[HTTPStatus, bytes]:
-        wanted = {"/ping": "GET", "/invocations": "POST"}.get(path)
-        if wanted is None:
+    async def _route(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        if path == "/invocations":
+            wanted = "POST"
+        elif path == "/ping":
+            wanted = "GET"
+        else:
             raise HttpError(HTTPStatus.NOT_FOUND, f"no such path: {path}; there are /ping and /invocations")
         if method != wanted:
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {wanted}, not {method}")
         if self._predictor is None or self._batcher is None:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the model is being loaded")
-        if path == "/ping":
-            return HTTPStatus.OK, _dump({"model": self._predictor.card.version})
-        return HTTPStatus.OK, await self._invoke(headers, receive, self._batcher)
+        if wanted == "GET":
+            return self._health(self._predictor, self._batcher)
+        return await self._invoke(headers, receive, self._batcher)
+
+    def _health(self, predictor: Predictor, batcher: Batcher[Request, Answer]) -> bytes:
+        """Say whether requests can be answered: a GPU that is gone fails every batch until it is replaced."""
+        if len(batcher.failures) >= FAILED_BATCHES:
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the last {len(batcher.failures)} batches failed: {batcher.failures[-1]}",
+            )
+        if (seconds := batcher.computing_for) > STUCK_SECONDS:
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"a batch has been computing for {seconds:.0f} s: it is stuck"
+            )
+        return orjson.dumps({"model": predictor.card.version})
 
     async def _invoke(
         self, headers: dict[bytes, bytes], receive: Receive, batcher: Batcher[Request, Answer]
     ) -> bytes:
-        from inference.predictor import Request  # loaded by now, and torch with it
-
+        deadline = batcher.now() + self._limits.answer_within
         kind = media_type(headers.get(b"content-type", b"").decode("latin-1"))
         if kind not in CONTENT_TYPES:
             raise HttpError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 f"content type {kind!r} is not accepted: send {', '.join(CONTENT_TYPES)}",
             )
-        top_k = _top_k(headers.get(ATTRIBUTES_HEADER, b"").decode("latin-1"))
+        attributes = headers.get(ATTRIBUTES_HEADER)
+        top_k = _top_k(attributes) if attributes else DEFAULT_TOP_K
         reserved = self._reserve(headers)
         try:
-            async with asyncio.timeout(self._limits.answer_within):
-                body = await _read_body(receive)
-                return _dump(_members(await batcher.submit(Request(body, kind, top_k))))
-        except TimeoutError as error:
+            body = await self._read_body(receive, deadline)
+            answer = batcher.submit(Request(body, kind, top_k), deadline)
+            if batcher.waiting > self._limits.max_batch:
+                return orjson.dumps((await _unless_gone(answer, receive)).to_json())
+            return orjson.dumps((await answer).to_json())
+        except TooLateError as error:
             raise HttpError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"no answer within {self._limits.answer_within:g} s: the endpoint is overloaded",
             ) from error
-        except QueueFullError as error:
+        except (QueueFullError, DeviceFullError) as error:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}: try again") from error
         except ImageTooLargeError as error:
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
         except BadImageError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        except (BatchFailedError, NoAnswerError) as error:
+            raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
         finally:
             self._in_flight_bytes -= reserved
 
     def _reserve(self, headers: dict[bytes, bytes]) -> int:
         """Take a body's bytes on before it is read; without a length it counts as the largest."""
-        length = headers.get(b"content-length", b"")
-        size = int(length) if length.isdigit() else MAX_BYTES
+        length = headers.get(b"content-length")
+        size = MAX_BYTES if length is None else int(length)  # the HTTP parser has seen that it is a number
         if size > MAX_BYTES:
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BYTES} bytes")
         if self._in_flight_bytes + size > self._limits.max_in_flight_bytes:
@@ -218,11 +263,39 @@ class Application:
         self._in_flight_bytes += size
         return size
 
+    async def _read_body(self, receive: Receive, deadline: float) -> bytes:
+        message = _at_hand(receive)
+        if message is not None and message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message["body"]
+            return body
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await _rest_of_body(message or await receive(), receive)
+        except TimeoutError as error:
+            raise HttpError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the body did not come within {self._limits.answer_within:g} s",
+                close=True,
+            ) from error
 
-async def _read_body(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return bytes(message.get("body", b""))
+
+def _at_hand(receive: Receive) -> Message | None:
+    """Return the next message if it need not be waited for.
+
+    Most bodies arrive together with their headers, and a time limit for what does not wait costs a third of
+    what the server does for such a request.
+    """
+    step = receive()
+    try:
+        step.send(None)
+    except StopIteration as ready:
+        message: Message = ready.value
+        return message
+    step.close()
+    return None
+
+
+async def _rest_of_body(message: Message, receive: Receive) -> bytes:
     body = bytearray()
     while True:
         if message["type"] == "http.disconnect":
@@ -235,28 +308,40 @@ async def _read_body(receive: Receive) -> bytes:
         message = await receive()
 
 
-def _top_k(attributes: str) -> int:
+async def _unless_gone(answer: asyncio.Future[Answer], receive: Receive) -> Answer:
+    """Wait for the answer, but give the place in the queue up when the client goes.
+
+    Only who has to wait behind a whole batch is watched: watching costs as much as a short wait.
+    """
+    gone = asyncio.ensure_future(receive())
+    gone.add_done_callback(lambda _: answer.cancel())
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            raise ClientGoneError from None
+        raise
+    finally:
+        gone.cancel()
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether SageMaker takes a header back; the HTTP parser has refused control characters already."""
+    return len(value) <= MAX_HEADER_CHARS and value.isascii()
+
+
+def _top_k(attributes: bytes) -> int:
     """Read ``top_k=5`` among the custom attributes ``name=value,…``; the others are the client's own."""
-    for attribute in attributes.split(","):
-        name, _, value = attribute.partition("=")
-        if name.strip() == TOP_K:
-            if not value.strip().isdigit() or int(value) < 1:
-                raise HttpError(
-                    HTTPStatus.BAD_REQUEST, f"{TOP_K} is {value!r}: it must be a whole number above 0"
-                )
-            return int(value)
-    return DEFAULT_TOP_K
-
-
-def _members(answer: Answer) -> dict[str, Any]:
-    return {
-        "label": answer.label,
-        "score": answer.score,
-        "topK": [{"label": best.label, "score": best.score} for best in answer.top_k],
-        "scores": answer.scores,
-        "model": answer.model,
-    }
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    if not _is_plain(attributes):
+        raise HttpError(
+            HTTPStatus.BAD_REQUEST,
+            f"the custom attributes must be at most {MAX_HEADER_CHARS} visible ASCII characters",
+        )
+    found = _TOP_K.search(attributes)
+    if found is None:
+        return DEFAULT_TOP_K
+    if not _NUMBER_ABOVE_0.fullmatch(found[1]):
+        raise HttpError(
+            HTTPStatus.BAD_REQUEST, f"top_k is {found[1].decode()!r}: it must be a whole number above 0"
+        )
+    return int(found[1])

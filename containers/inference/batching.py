@@ -2,35 +2,49 @@
 
 While one batch computes, the next one gathers. So a server under load forms large batches without making
 anybody wait for them; an idle one answers at once, unless it is given a budget to wait for company.
+
+Everything but `compute` happens on the event loop, in plain callbacks: a task for each batch and a timer for
+each request would cost more than the rest of the server.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class QueueFullError(Exception):
     """As many requests wait as may wait."""
 
 
+class TooLateError(Exception):
+    """The request's time was over before its answer came."""
+
+
+class BatchFailedError(Exception):
+    """The computation of the request's batch failed as a whole."""
+
+
 @dataclass(slots=True)
 class _Waiting(Generic[Item, Result]):
     item: Item
     answer: asyncio.Future[Result]
-    arrived: float = field(default_factory=time.monotonic)
+    arrived: float
+    deadline: float
 
 
 class Batcher(Generic[Item, Result]):
-    """A queue in front of one worker that computes whole batches.
+    """A queue in front of one worker that computes whole batches. It is made and used on the event loop.
 
     Parameters
     ----------
@@ -42,7 +56,8 @@ class Batcher(Generic[Item, Result]):
     max_batch
         Items of one batch at most.
     budget
-        Seconds that the oldest item may wait for company while the worker is idle.
+        Seconds that the oldest item may wait for company while the worker is idle; the loop's timers count
+        whole milliseconds.
     max_waiting
         Items that may wait; beyond that `submit` refuses, because whoever waits longer than the caller's
         time-out is computed for nobody.
@@ -62,19 +77,39 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._budget = budget
         self._max_waiting = max_waiting
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._runner: asyncio.Task[None] | None = None
-        self._full = asyncio.Event()
+        self._computing: list[_Waiting[Item, Result]] = []
+        self._started = 0.0
+        self._next: asyncio.Handle | None = None
+        self._next_is_now = False
+        self._watch: asyncio.TimerHandle | None = None
+        self.now = self._loop.time
+        """The clock of deadlines."""
         self.batches = 0
         self.items = 0
+        self.failures: list[str] = []
+        """Why the newest batches failed, since the last one that did not."""
 
     @property
     def waiting(self) -> int:
         """How many items wait now."""
         return len(self._waiting)
 
-    async def submit(self, item: Item) -> Result:
-        """Return the item's result.
+    @property
+    def computing_for(self) -> float:
+        """Seconds since the batch that is computed was begun; 0 when none is."""
+        return self.now() - self._started if self._computing else 0.0
+
+    def submit(self, item: Item, deadline: float) -> asyncio.Future[Result]:
+        """Return a future of the item's result; who cancels it before its batch begins is not computed.
+
+        Parameters
+        ----------
+        item
+            What to compute.
+        deadline
+            When to give up, by the loop's clock: the future then raises `TooLateError`.
 
         Raises
         ------
@@ -83,55 +118,74 @@ class Batcher(Generic[Item, Result]):
         """
         if len(self._waiting) >= self._max_waiting:
             raise QueueFullError(f"{len(self._waiting)} requests are waiting, which is the limit")
-        entry: _Waiting[Item, Result] = _Waiting(item, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        if len(self._waiting) >= self._max_batch:
-            self._full.set()
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
-        return await entry.answer
+        answer: asyncio.Future[Result] = self._loop.create_future()
+        self._waiting.append(_Waiting(item, answer, self.now(), deadline))
+        if self._watch is None or deadline < self._watch.when():
+            self._watch_until(deadline)
+        if not self._computing:
+            self._plan()
+        return answer
 
-    async def _run(self) -> None:
-        """Compute batches until nothing waits."""
-        try:
-            while self._waiting:
-                await self._gather()
-                if batch := self._take():
-                    await self._answer(batch)
-        finally:
-            # Nothing is awaited between the last look at the queue and this line: no item is left behind.
-            self._runner = None
+    def _plan(self) -> None:
+        """Let the next batch begin when the oldest item's budget is over, or at once when it is full.
 
-    async def _gather(self) -> None:
-        """Let the oldest item's budget pass, or a full batch come together."""
-        left = self._waiting[0].arrived + self._budget - time.monotonic()
-        if left <= 0 or len(self._waiting) >= self._max_batch:
-            return
-        self._full.clear()
-        try:
-            async with asyncio.timeout(left):
-                await self._full.wait()
-        except TimeoutError:
-            return
+        "At once" is after the loop's next turn: what has arrived by then comes along.
+        """
+        now = not self._budget or len(self._waiting) >= self._max_batch
+        if self._next is not None:
+            if not now or self._next_is_now:
+                return
+            self._next.cancel()
+        self._next_is_now = now
+        if now:
+            self._next = self._loop.call_soon(self._begin_next_turn)
+        else:
+            self._next = self._loop.call_at(self._waiting[0].arrived + self._budget, self._begin)
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
-        """Take the oldest items out; those whose client has gone are not computed."""
+    def _begin_next_turn(self) -> None:
+        """Begin after the requests that already lie in the sockets: they were read in this turn."""
+        self._next = self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Take the oldest items out, but for those that nobody waits for any more, and compute them."""
+        self._next = None
         batch: list[_Waiting[Item, Result]] = []
         while self._waiting and len(batch) < self._max_batch:
             entry = self._waiting.popleft()
             if not entry.answer.done():
                 batch.append(entry)
-        return batch
-
-    async def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
-        items = [entry.item for entry in batch]
+        if not batch:
+            return
         self.batches += 1
-        self.items += len(items)
+        self.items += len(batch)
+        self._computing = batch
+        self._started = self.now()
+        self._worker.submit(self._work, batch)
+
+    def _work(self, batch: list[_Waiting[Item, Result]]) -> None:
+        """Compute, on the worker's thread."""
         results: Sequence[Result | Exception]
+        failure = ""
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._worker, self._compute, items)
-        except Exception as error:  # each of the batch's requests is told
-            results = [error] * len(batch)
+            results = self._compute([entry.item for entry in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} items")  # noqa: TRY301
+        except Exception as error:  # each of the batch's requests is told, and the log once
+            log.exception("a batch of %d failed", len(batch))
+            failure = f"{type(error).__name__}: {error}"
+            results = [BatchFailedError(failure)] * len(batch)
+        self._loop.call_soon_threadsafe(self._finish, batch, results, failure)
+
+    def _finish(
+        self, batch: list[_Waiting[Item, Result]], results: Sequence[Result | Exception], failure: str
+    ) -> None:
+        self._computing = []
+        self.failures = [*self.failures[-9:], failure] if failure else []
+        if self._waiting:
+            if len(self._waiting) < self._max_batch:
+                self._plan()
+            else:
+                self._begin()  # before the answers go out: the worker need not wait for that
         for entry, result in zip(batch, results, strict=True):
             if entry.answer.done():
                 continue
@@ -139,3 +193,19 @@ class Batcher(Generic[Item, Result]):
                 entry.answer.set_exception(result)
             else:
                 entry.answer.set_result(result)
+
+    def _watch_until(self, deadline: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self._loop.call_at(deadline, self._give_up)
+
+    def _give_up(self) -> None:
+        """Fail those whose time is over, and look again when the next one's is: one timer for all."""
+        self._watch = None
+        now = self.now()
+        left = [entry for entry in (*self._computing, *self._waiting) if not entry.answer.done()]
+        for entry in left:
+            if entry.deadline <= now:
+                entry.answer.set_exception(TooLateError("the request's time is over"))
+        if later := [entry.deadline for entry in left if entry.deadline > now]:
+            self._watch_until(min(later))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,45 +15,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.errors import ContainerError
+from common import logs
+from common.errors import BadImageError, ContainerError, DeviceFullError, NoAnswerError
 from common.imaging import Pixels, to_input
 from common.inputs import read_image
+from inference.answers import Answer, Request, Scored
 from models import artifact
 from models.artifact import ModelCard
+from models.device import pick_device
 
 WARM_UP_ROUNDS = 3
 DECODE_ALONE_BYTES = 32 * 1024
 """A body up to this size is decoded where the batch is computed: handing it to a thread would cost more."""
 
+LONG_BATCH_SECONDS = 0.01
+"""A largest batch that one thread computes faster than this is not worth waking a second one for."""
+WORTHWHILE_GAIN = 1.3
+"""So many times faster must all threads be than one: they take the cores from decoding and from HTTP."""
+
 Precision = Literal["fp32", "fp16"]
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One picture to classify: the body as it came, its content type, how many labels are wanted."""
-
-    body: bytes
-    kind: str
-    top_k: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A label and its probability."""
-
-    label: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The label, its probability, the best ones, the probabilities of all, and which model said so."""
-
-    label: str
-    score: float
-    top_k: tuple[Scored, ...]
-    scores: dict[str, float]
-    model: str
+log = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -68,6 +53,9 @@ class Predictor:
         ``fp16`` computes in half precision, which is for GPUs with tensor cores (a T4: sm_75).
     decoders
         Threads that decode large pictures of a batch side by side.
+    threads
+        Threads that compute on a CPU; 0: one, or as many as there are cores where that is clearly faster, as
+        measured while warming up.
 
     Raises
     ------
@@ -83,10 +71,9 @@ class Predictor:
         max_batch: int = 1,
         precision: Precision | None = None,
         decoders: int = 1,
+        threads: int = 0,
     ) -> None:
-        # A batch of small images: a second thread costs more to wake than it computes.
-        torch.set_num_threads(1)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = pick_device()
         self.precision: Precision = precision or ("fp16" if self.device.type == "cuda" else "fp32")
         self._type = torch.float16 if self.precision == "fp16" else torch.float32
         card, model = artifact.load(directory, digest)
@@ -96,18 +83,66 @@ class Predictor:
         # nn.Module.to takes a memory format too; its type stubs do not know.
         self._model: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._warm_up(max_batch)
+        self.most_at_once = max_batch
+        """Pictures that are computed at once at most; it falls when the device has no memory for so many."""
+        torch.set_num_threads(threads or 1)
+        seconds = self._warm_up()
+        if not threads and self.device.type == "cpu":
+            self._use_the_cores(seconds)
+        self.threads = torch.get_num_threads()
 
-    def _warm_up(self, max_batch: int) -> None:
-        """Run every size of batch up to the largest: kernels are chosen and loaded before anybody waits."""
-        blank = np.zeros((self.card.channels, self.card.image_size, self.card.image_size), np.uint8)
+    def _warm_up(self) -> float:
+        """Run every size of batch up to the largest: kernels are chosen and loaded before anybody waits.
+
+        Returns
+        -------
+        float
+            Seconds of the largest batch, warm.
+        """
         size = 1
         while True:
-            for _ in range(WARM_UP_ROUNDS):
-                self._probabilities([blank] * size)
-            if size == max_batch:
-                return
-            size = min(size * 2, max_batch)
+            seconds = self._time(size)
+            if size >= self.most_at_once:
+                return seconds
+            size = min(size * 2, self.most_at_once)
+
+    def _time(self, size: int) -> float:
+        """Return the least seconds of a few batches of a size."""
+        blank = np.zeros((self.card.channels, self.card.image_size, self.card.image_size), np.uint8)
+        times = []
+        for _ in range(WARM_UP_ROUNDS):
+            begun = time.perf_counter()
+            self._scores([blank] * size)
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    def _use_the_cores(self, alone: float) -> None:
+        """Compute on all cores where that is clearly faster than the ``alone`` seconds of one."""
+        cores = len(os.sched_getaffinity(0))
+        if cores == 1 or alone < LONG_BATCH_SECONDS:
+            return
+        torch.set_num_threads(cores)
+        if self._time(self.most_at_once) * WORTHWHILE_GAIN > alone:
+            torch.set_num_threads(1)
+
+    def _scores(self, pixels: Sequence[Pixels]) -> list[list[float] | DeviceFullError]:
+        """Return each picture's probabilities, in smaller batches where the device has too little memory."""
+        scores: list[list[float] | DeviceFullError] = []
+        while len(scores) < len(pixels):
+            part = pixels[len(scores) : len(scores) + self.most_at_once]
+            try:
+                scores += self._probabilities(part)
+                continue
+            except torch.cuda.OutOfMemoryError as error:
+                reason = str(error).partition("\n")[0]
+            # Outside the handler: the exception holds the frames, and these hold tensors.
+            torch.cuda.empty_cache()
+            if len(part) == 1:
+                scores.append(DeviceFullError(f"the device has no memory for one picture: {reason}"))
+            else:
+                self.most_at_once = len(part) // 2
+                logs.event(log, "the device is full: smaller batches", most=self.most_at_once, reason=reason)
+        return scores
 
     def _probabilities(self, pixels: Sequence[Pixels]) -> list[list[float]]:
         with torch.inference_mode():
@@ -122,7 +157,7 @@ class Predictor:
         """Classify a batch; a picture that cannot be read is an error for its request alone."""
         pictures = self._decode(requests)
         good = [picture for picture in pictures if not isinstance(picture, Exception)]
-        scores = iter(self._probabilities(good) if good else [])
+        scores = iter(self._scores(good) if good else [])
         return [
             picture if isinstance(picture, Exception) else self._named(next(scores), request.top_k)
             for request, picture in zip(requests, pictures, strict=True)
@@ -138,8 +173,18 @@ class Predictor:
             return to_input(read_image(request.body, request.kind), self.card.image_size, self.card.channels)
         except ContainerError as error:
             return error
+        except Exception as error:  # a decoder's surprise is no fault of the other pictures of the batch
+            log.exception("a picture of %d bytes could not be read", len(request.body))
+            return BadImageError(f"the picture cannot be read: {type(error).__name__}: {error}")
 
-    def _named(self, scores: list[float], top_k: int) -> Answer:
+    def _named(self, scores: list[float] | DeviceFullError, top_k: int) -> Answer | Exception:
+        if isinstance(scores, DeviceFullError):
+            return scores
+        if not math.isfinite(math.fsum(scores)):
+            return NoAnswerError(
+                f"the model {self.card.version} computed no probabilities (NaN) in {self.precision}: "
+                "with fp16, try PRECISION=fp32; else train it again"
+            )
         order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
         labels = self.card.labels
         best = tuple(Scored(labels[index], scores[index]) for index in order[:top_k])

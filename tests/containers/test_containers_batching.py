@@ -8,14 +8,14 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from common.errors import BadImageError
+from common.errors import BadImageError, DeviceFullError, NoAnswerError
+from inference.answers import Answer, Request, Scored
 from inference.app import Application, Limits
-from inference.batching import Batcher, QueueFullError
-from inference.predictor import Answer, Request, Scored
+from inference.batching import Batcher, BatchFailedError, QueueFullError, TooLateError
 
 
 class Held:
@@ -41,6 +41,10 @@ def batcher(
     )
 
 
+async def ask(queue: Batcher[int, int], item: int, within: float = 20.0) -> int:
+    return await queue.submit(item, queue.now() + within)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -52,9 +56,9 @@ def test_what_gathers_while_a_batch_computes_is_the_next_batch() -> None:
 
     async def play() -> list[int]:
         queue = batcher(held)
-        first = asyncio.create_task(queue.submit(1))
+        first = asyncio.create_task(ask(queue, 1))
         await until(held.running.is_set)
-        others = [asyncio.create_task(queue.submit(item)) for item in range(2, 8)]
+        others = [asyncio.create_task(ask(queue, item)) for item in range(2, 8)]
         await until(lambda: queue.waiting == 6)
         held.go.set()
         return await asyncio.gather(first, *others)
@@ -73,7 +77,7 @@ def test_an_idle_model_waits_for_company_within_the_budget(sent: int, batches: l
         queue = batcher(held, budget=60 if sent == 4 else 0.05)
         tasks = []
         for item in range(sent):
-            tasks.append(asyncio.create_task(queue.submit(item)))
+            tasks.append(asyncio.create_task(ask(queue, item)))
             await asyncio.sleep(0.002)
         await asyncio.gather(*tasks)
 
@@ -90,13 +94,40 @@ def test_an_error_is_its_items_own_and_a_crash_is_everybodys() -> None:
 
     async def play() -> tuple[list[Any], list[Any]]:
         good, bad = batcher(held, budget=0.05), batcher(crash, budget=0.05)
-        own = await asyncio.gather(*(good.submit(item) for item in (1, -2, 3)), return_exceptions=True)
-        all_of = await asyncio.gather(*(bad.submit(item) for item in (1, 2)), return_exceptions=True)
+        own = await asyncio.gather(*(ask(good, item) for item in (1, -2, 3)), return_exceptions=True)
+        all_of = await asyncio.gather(*(ask(bad, item) for item in (1, 2)), return_exceptions=True)
         return own, all_of
 
     own, all_of = asyncio.run(play())
     assert (own[0], repr(own[1]), own[2]) == (10, "ValueError('-2 is negative')", 30)
-    assert [str(error) for error in all_of] == ["no memory on the device"] * 2
+    assert all(isinstance(error, BatchFailedError) for error in all_of)
+    assert [str(error) for error in all_of] == ["MemoryError: no memory on the device"] * 2
+
+
+def test_a_computation_that_forgets_an_item_fails_as_a_whole() -> None:
+    async def play() -> Any:
+        return await asyncio.gather(ask(batcher(lambda items: []), 1), return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(play())] == ["ValueError: 0 results for 1 items"]
+
+
+def test_each_item_has_its_own_deadline_also_while_it_is_computed() -> None:
+    held = Held()
+
+    async def play() -> list[Any]:
+        queue = batcher(held)
+        calls = [asyncio.create_task(ask(queue, 1, 0.05))]
+        await until(held.running.is_set)
+        calls += [asyncio.create_task(ask(queue, item, within)) for item, within in ((2, 20), (3, 0.02))]
+        late = await asyncio.gather(calls[0], calls[2], return_exceptions=True)
+        held.go.set()
+        return [*late, await calls[1]]
+
+    first, third, second = asyncio.run(play())
+    assert isinstance(first, TooLateError)
+    assert isinstance(third, TooLateError)
+    assert second == 20
+    assert held.batches == [[1], [2]]
 
 
 def test_who_has_gone_is_not_computed_and_who_comes_too_many_is_refused() -> None:
@@ -104,16 +135,16 @@ def test_who_has_gone_is_not_computed_and_who_comes_too_many_is_refused() -> Non
 
     async def play() -> list[int]:
         queue = batcher(held, max_waiting=2)
-        first = asyncio.create_task(queue.submit(1))
+        first = asyncio.create_task(ask(queue, 1))
         await until(held.running.is_set)
-        gone, kept = (asyncio.create_task(queue.submit(item)) for item in (2, 3))
+        gone, kept = (asyncio.create_task(ask(queue, item)) for item in (2, 3))
         await until(lambda: queue.waiting == 2)
         with pytest.raises(QueueFullError, match="2 requests are waiting, which is the limit"):
-            await queue.submit(4)
+            await ask(queue, 4)
         gone.cancel()
         held.go.set()
         answers = [await first, await kept]
-        answers.append(await queue.submit(5))  # it works on, and starts anew when it has been idle
+        answers.append(await ask(queue, 5))  # it works on, and starts anew when it has been idle
         return answers
 
     assert asyncio.run(play()) == [10, 30, 50]
@@ -124,18 +155,27 @@ class Model:
     """A predictor whose answers the test lets go."""
 
     card = SimpleNamespace(version="g00000001/new")
+    errors: ClassVar[dict[bytes, Exception]] = {
+        b"bad": BadImageError("damaged"),
+        b"nan": NoAnswerError("the model computed no probabilities (NaN)"),
+        b"full": DeviceFullError("the device has no memory for one picture"),
+    }
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.running = threading.Event()
+        self.computed: list[bytes] = []
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         self.running.set()
         assert self.go.wait(20)
+        bodies = [request.body for request in requests]
+        self.computed += bodies
+        if b"crash" in bodies:
+            raise RuntimeError("CUDA error: unspecified launch failure")
         return [
-            BadImageError("damaged")
-            if request.body == b"bad"
-            else Answer(
+            self.errors.get(request.body)
+            or Answer(
                 "7", 0.9, (Scored("7", 0.9), Scored("1", 0.1))[: request.top_k], {"7": 0.9, "1": 0.1}, "m"
             )
             for request in requests
@@ -158,7 +198,10 @@ def serve(limits: Limits, play: Callable[[Call, Model], Awaitable[None]]) -> Non
         await ended.get()
 
         async def call(
-            path: str = "/invocations", body: bytes = b"x", **headers: str
+            path: str = "/invocations",
+            body: bytes = b"x",
+            after: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+            **headers: str,
         ) -> tuple[int, dict[bytes, bytes], Any]:
             sent: list[Any] = []
             given = [(b"content-length", str(len(body)).encode()), (b"content-type", b"image/png")]
@@ -170,13 +213,17 @@ def serve(limits: Limits, play: Callable[[Call, Model], Awaitable[None]]) -> Non
                 "headers": given,
             }
 
+            first = [{"type": "http.request", "body": body, "more_body": body == b"half"}]
+
             async def receive() -> dict[str, Any]:
-                return {"type": "http.request", "body": body}
+                return first.pop() if first else await (after or asyncio.Event().wait)()  # type: ignore[operator]
 
             async def send(message: Any) -> None:
                 sent.append(message)
 
             await application(scope, receive, send)
+            if not sent:
+                return 0, {}, None
             return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])
 
         async with asyncio.timeout(20):
@@ -241,6 +288,81 @@ def test_a_request_is_given_up_before_sagemaker_does() -> None:
         assert (await call())[0] == 200
 
     serve(Limits(answer_within=0.05), play)
+
+
+def test_a_body_that_does_not_come_ends_its_connection() -> None:
+    async def play(call: Call, model: Model) -> None:
+        status, headers, answer = await call(body=b"half")
+        assert (status, headers[b"connection"]) == (408, b"close")
+        assert answer["error"] == "the body did not come within 0.05 s"
+        model.go.set()
+        assert (await call())[0] == 200
+
+    serve(Limits(answer_within=0.05), play)
+
+
+def test_who_leaves_the_queue_is_neither_computed_nor_answered() -> None:
+    async def play(call: Call, model: Model) -> None:
+        leaves = asyncio.Event()
+
+        async def disconnect() -> dict[str, Any]:
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        calls = [asyncio.create_task(call(body=b"0"))]
+        await until(model.running.is_set)
+        calls += [asyncio.create_task(call(body=b"%d" % number)) for number in (1, 2)]
+        calls.append(asyncio.create_task(call(body=b"gone", after=disconnect)))
+        await asyncio.sleep(0.01)
+        leaves.set()
+        assert await calls[3] == (0, {}, None)
+        model.go.set()
+        assert [(await task)[0] for task in calls[:3]] == [200, 200, 200]
+        assert sorted(model.computed) == [b"0", b"1", b"2"]
+
+    serve(Limits(max_batch=2), play)
+
+
+def test_what_the_model_cannot_answer_is_a_reason_and_its_own_requests() -> None:
+    async def play(call: Call, model: Model) -> None:
+        model.go.set()
+        nan, full, good = await asyncio.gather(*(call(body=body) for body in (b"nan", b"full", b"x")))
+        assert (nan[0], nan[2]["error"]) == (500, "the model computed no probabilities (NaN)")
+        assert (full[0], full[1][b"retry-after"]) == (503, b"1")
+        assert full[2]["error"] == "the device has no memory for one picture: try again"
+        assert good[0] == 200
+        assert (await call("/ping"))[0] == 200
+
+    serve(Limits(batch_wait=0.02), play)
+
+
+def test_batches_that_fail_one_after_the_other_make_the_endpoint_unhealthy() -> None:
+    async def play(call: Call, model: Model) -> None:
+        model.go.set()
+        for _ in range(3):
+            assert (await call("/ping"))[0] == 200
+            status, _, answer = await call(body=b"crash")
+            assert (status, answer["error"]) == (500, "RuntimeError: CUDA error: unspecified launch failure")
+        status, _, answer = await call("/ping")
+        assert (status, answer["error"][:27]) == (503, "the last 3 batches failed: ")
+        assert (await call())[0] == 200
+        assert (await call("/ping"))[0] == 200
+
+    serve(Limits(), play)
+
+
+def test_a_batch_that_never_ends_makes_the_endpoint_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(call: Call, model: Model) -> None:
+        computing = asyncio.create_task(call())
+        await until(model.running.is_set)
+        assert (await call("/ping"))[0] == 200
+        monkeypatch.setattr("inference.app.STUCK_SECONDS", -1.0)
+        status, _, answer = await call("/ping")
+        assert (status, answer["error"]) == (503, "a batch has been computing for 0 s: it is stuck")
+        model.go.set()
+        assert (await computing)[0] == 200
+
+    serve(Limits(), play)
 
 
 def test_custom_attributes_choose_the_best_and_come_back_with_the_inference_id() -> None:

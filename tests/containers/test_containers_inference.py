@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.imaging import MAX_BYTES
 from models import artifact
@@ -85,6 +86,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert set(seen[:-1]) <= {503}  # up before the model is, and says so
     yield started
     assert started.end() == 0
+    # SageMaker mounts the model read-only, for a user who is not root.
+    assert sorted(path.name for path in (job.base / "model").iterdir()) == ["model.json", "model.safetensors"]
 
 
 def test_ping_and_an_answer_with_label_and_scores(server: Server, digits: list[Digit]) -> None:
@@ -144,6 +147,11 @@ def promise(shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
+def npy_header(text: str) -> bytes:
+    """Return an array's file whose header is any text."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "reason"),
     [
@@ -177,6 +185,25 @@ def promise(shape: tuple[int, ...]) -> bytes:
         (npy(np.zeros((0, 2), np.uint8)), NPY, 400, "(0, 2)"),
         (npy(np.zeros((2, 2), np.uint8))[:-1], NPY, 400, "needs 4 bytes of data and has 3"),
         (promise((100_000, 100_000)), NPY, 413, "100000 x 100000 pixels"),
+        (promise((-1, -2)) + b"xx", NPY, 400, "(-1, -2)"),
+        (npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (True, True)}"), NPY, 400, "True"),
+        (npy_header("(" * 9000), NPY, 400, "no array in NumPy's .npy format"),
+        (npy_header("-" * 9000 + "1"), NPY, 400, "no array in NumPy's .npy format"),
+        (npy_header("{[]: 1}"), NPY, 400, "no array in NumPy's .npy format"),
+        (
+            npy_header("{'descr': '" + "i1," * 999 + "', 'fortran_order': False, 'shape': (1, 1)}"),
+            NPY,
+            400,
+            "…",
+        ),
+        # numpy would make 4 bytes x 400,000 x 10,000 of it
+        (b'{"pixels": [["' + b"a" * 400_000 + b'"' + b', "b"' * 10_000 + b"]]}", JSON, 400, "whole numbers"),
+        (b'{"pixels": [[' + b"9" * 5000 + b"]]}", JSON, 400, "the body is not JSON"),
+        (b'{"pixels": [[1e999, NaN]]}', JSON, 400, "whole numbers"),
+        (b'{"pixels": [[true]]}', JSON, 400, "whole numbers"),
+        (b'{"pixels": [[], []]}', JSON, 400, "shape (2, 0)"),
+        (b'{"pixels": ' + b"[" * 500 + b"1" + b"]" * 500 + b"}", JSON, 400, "(1, 1, 1, 1)"),
+        (b'{"image": "\\ud800"}', JSON, 400, '"image" is not base64'),
     ],
 )
 def test_bad_input_is_answered_with_a_reason(
@@ -198,6 +225,84 @@ def test_a_chunked_body_has_the_same_limit(server: Server, digits: list[Digit]) 
     png = digits[0].png
     assert send([png[:20], png[20:]])[0] == 200
     assert send([bytes(1 << 20)] * 6 + [b"and one more"])[0] == 413
+
+
+def raw(server: Server, *parts: bytes) -> bytes:
+    """Send bytes and return all that comes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        for part in parts:
+            connection.sendall(part)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def post(body: bytes, *headers: bytes, version: bytes = b"1.1", length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    lines = [b"POST /invocations HTTP/" + version, b"Host: x", b"Content-Type: image/png", *headers]
+    return b"\r\n".join([*lines, b"Content-Length: %d" % size, b"", body])
+
+
+def test_pipelined_requests_are_answered_in_their_order(server: Server, digits: list[Digit]) -> None:
+    ids = [b"X-Amzn-SageMaker-Inference-Id: %d" % number for number in range(5)]
+    sent = [post(digits[0].png, name) for name in ids[:-1]] + [post(b"", ids[-1], b"Connection: close")]
+    answers = raw(server, b"".join(sent)).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200"] * 4 + [b"400"]
+    for name, answer in zip(ids, answers, strict=True):
+        assert name.lower() in answer.lower()
+
+
+def test_a_client_of_http_1_0_gets_a_length_and_the_end(server: Server, digits: list[Digit]) -> None:
+    head, _, body = raw(server, post(digits[0].png, version=b"1.0")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"content-length: %d\r\n" % len(body) in head + b"\r\n"
+    assert json.loads(body)["label"]
+
+
+def test_a_client_that_asks_before_it_sends_is_told(server: Server, digits: list[Digit]) -> None:
+    expect = b"Expect: 100-continue"
+    png = digits[0].png
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(post(b"", expect, length=len(png)))
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(png)
+        assert connection.recv(20).startswith(b"HTTP/1.1 200")
+    # A body that is too large is refused before it is sent, and the connection is not used again
+    refused = raw(server, post(b"", expect, length=MAX_BYTES + 1))
+    assert refused.startswith(b"HTTP/1.1 413")
+    assert b"connection: close\r\n" in refused
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "echoed"),
+    [
+        (b"X-Amzn-SageMaker-Custom-Attributes: " + b"t" * 1024, b"200", True),
+        (b"X-Amzn-SageMaker-Custom-Attributes: " + b"t" * 1025, b"400", False),
+        (b"X-Amzn-SageMaker-Custom-Attributes: caf\xe9", b"400", False),
+        (b"X-Amzn-SageMaker-Custom-Attributes: top_k=\xb2", b"400", False),
+        (b"X-Amzn-SageMaker-Custom-Attributes: top_k=" + b"9" * 900, b"400", True),
+        (b"X-Amzn-SageMaker-Custom-Attributes: a\x00b", b"400", False),
+        (b"X-Amzn-SageMaker-Inference-Id: caf\xe9", b"200", False),
+    ],
+)
+def test_only_what_sagemaker_takes_back_comes_back(
+    server: Server, digits: list[Digit], header: bytes, status: bytes, echoed: bool
+) -> None:
+    answer = raw(server, post(digits[0].png, header, b"Connection: close"))
+    assert answer[9:12] == status
+    assert (header.lower() in answer.lower()) is echoed
+
+
+def test_ping_answers_in_time_while_large_pictures_are_decoded(server: Server) -> None:
+    large = encode(Image.new("L", (4900, 4900)))  # just within the limit
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(server.request, "POST", "/invocations", large) for _ in range(6)]
+        waited = []
+        while not all(answer.done() for answer in answers):
+            begun = time.monotonic()
+            assert server.request("GET", "/ping")[0] == 200
+            waited.append(time.monotonic() - begun)
+    assert [answer.result()[0] for answer in answers] == [200] * 6
+    assert waited
+    assert max(waited) < 2  # SageMaker's limit
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What goes into a predictor and what comes out. No torch here: the server listens before it is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Request(NamedTuple):
+    """One picture to classify: the body as it came, its content type, how many labels are wanted."""
+
+    body: bytes
+    kind: str
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The label, its probability, the best ones, the probabilities of all, and which model said so."""
+
+    label: str
+    score: float
+    top_k: tuple[Scored, ...]
+    scores: dict[str, float]
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of an answer's body."""
+        return {
+            "label": self.label,
+            "score": self.score,
+            "topK": [{"label": best.label, "score": best.score} for best in self.top_k],
+            "scores": self.scores,
+            "model": self.model,
+        }
