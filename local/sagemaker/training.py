@@ -1,8 +1,8 @@
 """Training jobs: SageMaker's training contract around a real process.
 
-What differs from AWS: one instance, one machine; FastFile channels are copied before the container starts, as
-File channels are; checkpoints are uploaded once a second; network isolation takes away only the credentials. A
-spot instance is never taken away, unless ``TRUTHLOOP_SPOT_INTERRUPTIONS`` says how many times each spot job
+What differs from AWS: one instance, one machine; FastFile channels are copied before the container starts,
+as File channels are; checkpoints are uploaded once a second; network isolation takes away only credentials.
+A spot instance is never taken away, unless ``TRUTHLOOP_SPOT_INTERRUPTIONS`` says how many times each spot job
 loses its own: each time when its container has shown that it is under way (the first metric that the request
 defines, or the first line where it defines none).
 """
