@@ -19,6 +19,7 @@ TABLE = pl.Schema(
         "label": pl.String(),
         "time": pl.String(),
         "at": pl.Datetime("us", "UTC"),
+        "source": pl.String(),
         "image": pl.String(),
         "etag": pl.String(),
     }
@@ -34,8 +35,8 @@ def read_labels(path: Path) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        ``inference_id``, ``label``, ``time`` (as written), ``at`` (the same, in UTC), and for a labelled
-        example ``image`` (its key) and ``etag``.
+        ``inference_id``, ``label``, ``time`` (as written), ``at`` (the same, in UTC), ``source``, and for
+        a labelled example ``image`` (its key) and ``etag``.
 
     Raises
     ------
@@ -87,7 +88,10 @@ def _parse(lines: bytes) -> pl.DataFrame | None:
 
 def _from_labels(labels: dict[str, Label]) -> pl.DataFrame:
     rows = [
-        (label.inference_id, label.label, label.time, instant(label.time), label.image, label.image_etag)
+        (
+            *(label.inference_id, label.label, label.time, instant(label.time)),
+            *(label.source, label.image, label.image_etag),
+        )
         for _, label in sorted(labels.items())
     ]
     return pl.DataFrame(rows, schema=TABLE, orient="row")

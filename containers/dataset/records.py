@@ -209,15 +209,3 @@ def read_dataset_info(directory: Path) -> DatasetInfo:
         raise RecordError(f"the dataset's description cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is no dataset description: {type(error).__name__} {error}") from error
-
-
-def newest_corrections(labels: dict[str, Label], count: int) -> frozenset[str]:
-    """Return the inference ids of the ``count`` newest labels, by the time of the statement.
-
-    ``count`` is the snapshot's ``groundTruth.new``: how many labels this dataset has that the one before
-    had not. The snapshot does not mark them one by one, so the newest ones stand for them.
-    """
-    ranked = sorted(
-        labels.values(), key=lambda label: (instant(label.time), label.inference_id), reverse=True
-    )
-    return frozenset(label.inference_id for label in ranked[:count])

@@ -4,13 +4,6 @@ Reads the processing inputs ``old``, ``new`` (a ``model.tar.gz`` each), ``champi
 ``holdout`` and ``dataset``; writes to the output ``evaluation``: ``evaluation.json``, ``labels.json`` and,
 per candidate, ``{old,new}/statistics.json`` (the registry's format), ``report.html`` and its plots as PNG.
 Environment: ``ACCURACY_THRESHOLD``, ``IMPROVEMENT_MARGIN`` (default 0), ``MAXIMUM_CLASS_LOSS`` (default 0.1).
-
-Three parts of the holdout are looked at. *All* of it decides. The *newest corrections* are its ground-truth
-examples among the labels that the dataset before this one did not have (see
-:func:`dataset.records.newest_corrections`): no earlier run has compared models on them, and they show what
-comes in today. But people correct mistakes, so the champion is wrong there by selection, whatever its
-quality, and any other model looks better. What is *not selected* by a mistake (base set, labelled examples,
-audited predictions) therefore stands beside it.
 """
 
 from __future__ import annotations
@@ -27,14 +20,8 @@ from numpy.typing import NDArray
 
 from common.contract import Paths, environment
 from common.logs import event
-from dataset.records import (
-    AUDIT,
-    Label,
-    newest_corrections,
-    read_dataset_info,
-    read_merged_labels,
-)
-from dataset.sides import GROUND_TRUTH
+from dataset.labels import read_labels
+from dataset.records import read_dataset_info
 from evaluation import model_quality, report
 from evaluation.answers import (
     CANDIDATES,
@@ -49,6 +36,7 @@ from evaluation.answers import (
 from evaluation.calibration import BINS, adaptive_calibration_error, calibration_error, reliability
 from evaluation.holdout import Holdout
 from evaluation.pairing import ClassChange, Gain, McNemar, class_changes, gain
+from evaluation.parts import Parts, parts_of
 from evaluation.recommendation import Bounds, Standing, gate, recommend
 from evaluation.scoring import Codes, Counts, accuracy, confusion_of, macro_f1, per_class, wilson
 from models.device import use_half_the_cores
@@ -59,31 +47,12 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which examples of the holdout belong to which part."""
-
-    newest: NDArray[np.bool_]
-    selected: NDArray[np.bool_]
-    ground_truth: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
 class Exam:
     """What every model is asked; ``truth`` are positions in ``labels``: all that examples or models have."""
 
     labels: list[str]
     truth: Codes
     parts: Parts
-
-
-def parts_of(holdout: Holdout, merged: Mapping[str, Label], new_labels: int) -> Parts:
-    """Find the newest corrections, and what is in the holdout because a model was wrong about it."""
-    newest_ids = newest_corrections(dict(merged), new_labels)
-    ground_truth = np.array([source == GROUND_TRUTH for source in holdout.sources], bool)
-    newest = np.array([example_id in newest_ids for example_id in holdout.example_ids], bool)
-    selected_ids = {key for key, label in merged.items() if label.image is None and label.source != AUDIT}
-    selected = np.array([example_id in selected_ids for example_id in holdout.example_ids], bool)
-    return Parts(newest & ground_truth, selected & ground_truth, ground_truth)
 
 
 def names_champion(directory: Path) -> bool:
@@ -257,7 +226,7 @@ def main(paths: Paths) -> None:
     info = read_dataset_info(dataset)
     holdout = Holdout.open(paths.processing_input("holdout"))
     contestants = load_models(paths, names_champion(dataset))
-    parts = parts_of(holdout, read_merged_labels(dataset / "ground-truth.jsonl"), info.new_labels)
+    parts = parts_of(holdout, read_labels(dataset / "ground-truth.jsonl"), info.new_labels)
     known = {label for each in contestants.values() for label in each.card.labels}
     labels = sorted(known.union(holdout.labels))
     place = {label: position for position, label in enumerate(labels)}

@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 
 from evaluation.answers import Answers, Contestant
-from evaluation.evaluate import Exam, Parts, evaluate
+from evaluation.evaluate import Exam, evaluate
+from evaluation.parts import Parts
 from evaluation.recommendation import Bounds
 from models.artifact import ModelCard
 

@@ -14,12 +14,13 @@ import torch
 from common.contract import Paths
 from common.errors import ArtifactError, ContainerError, ContractError, ModelDivergedError, RecordError
 from common.imaging import decode, to_input
-from dataset.records import Label
+from dataset.labels import read_labels
 from evaluation import evaluate
 from evaluation.holdout import Holdout
+from evaluation.parts import parts_of
 from models import artifact
 from models.artifact import ModelCard
-from tests.containers.conftest import Digit, Job, label_line
+from tests.containers.conftest import Digit, Job, label_line, lines
 
 LABELS = [str(digit) for digit in range(10)]
 
@@ -214,20 +215,25 @@ def test_an_empty_holdout_is_refused(tmp_path: Path) -> None:
         Holdout.open(tmp_path)
 
 
-def test_corrections_are_told_from_what_nobody_chose_for_a_mistake(
-    tmp_path: Path, digits: list[Digit]
-) -> None:
-    write_shards(tmp_path, digits[:6], 6, digits[:4])
+def test_corrections_are_told_from_what_nobody_chose_for_a_mistake(job: Job, digits: list[Digit]) -> None:
+    write_shards(job.base, digits[:6], 6, digits[:4])
     corrected, audited, decided, uploaded, base = (digit.name for digit in digits[:5])
-    merged = {
-        corrected: Label(corrected, "1", "2026-11-22T10:00:00Z", "correction"),
-        audited: Label(audited, "1", "2026-11-22T11:00:00Z", "audit"),
-        decided: Label(decided, "1", "2026-11-22T12:00:00Z", "decision"),
-        uploaded: Label(uploaded, "1", "2026-11-22T13:00:00Z", "correction", image="images/a.png"),
+    said = [
+        label_line(corrected, "1", "2026-11-22T10:00:00Z"),
+        label_line(audited, "1", "2026-11-22T11:00:00Z", source="audit"),
+        label_line(decided, "1", "2026-11-22T12:00:00Z", source="decision"),
+        label_line(uploaded, "1", "2026-11-22T13:00:00-01:00", image="images/a.png"),
         # The id of a base example that somebody used for an inference: the picture is the base set's.
-        base: Label(base, "1", "2026-11-22T14:00:00Z", "correction"),
-    }
-    parts = evaluate.parts_of(Holdout.open(tmp_path), merged, 3)
+        label_line(base, "1", "2026-11-22T13:30:00"),
+    ]
+    labels = read_labels(job.write("ground-truth.jsonl", lines(said)))
+    assert labels["source"].to_list().count("correction") == 3
+    holdout = Holdout.open(job.base)
+    parts = parts_of(holdout, labels, 3)
     assert parts.ground_truth.tolist() == [True] * 4 + [False] * 2
     assert parts.selected.tolist() == [True, False, True, False, False, False]
     assert parts.newest.tolist() == [False, False, True, True, False, False]
+    assert not parts_of(holdout, labels, 0).newest.any()
+    assert parts_of(holdout, labels, 99).newest.tolist() == parts.ground_truth.tolist()
+    nothing = read_labels(job.base / "missing.jsonl")
+    assert not parts_of(holdout, nothing, 0).selected.any()

@@ -268,7 +268,7 @@ def test_a_damaged_shard_fails_the_evaluation_with_the_reason(first: Run, new_jo
     shutil.copytree(first.evaluate.inputs, job.inputs)
     (job.inputs / "holdout/part-00000.parquet").write_bytes(b"PAR1 and no more")
     job.run("training", "evaluate", code=2, ACCURACY_THRESHOLD="0.85")
-    assert "holds a damaged shard" in job.failure
+    assert "part-00000.parquet is a damaged shard" in job.failure
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.records import Label, newest_corrections
 from evaluation import model_quality
 from evaluation.calibration import adaptive_calibration_error, calibration_error, reliability
 from evaluation.pairing import (
@@ -374,17 +373,3 @@ def test_statistics_have_the_members_that_model_monitor_writes() -> None:
     assert metrics["accuracy_best_constant_classifier"]["value"] == 0.5
     empty = model_quality.statistics(confusion([], [], []), [])
     assert empty == {"version": 0.0, "dataset": {"item_count": 0}, "multiclass_classification_metrics": {}}
-
-
-def test_the_newest_corrections_are_as_many_as_are_new() -> None:
-    labels = {
-        key: Label(key, "1", time, "correction")
-        for key, time in (
-            ("old", "2026-11-22T10:00:00Z"),
-            ("newest", "2026-11-22T10:00:00-01:00"),
-            ("new", "2026-11-22T10:30:00"),
-        )
-    }
-    assert newest_corrections(labels, 2) == {"newest", "new"}
-    assert newest_corrections(labels, 0) == frozenset()
-    assert newest_corrections(labels, 9) == set(labels)
