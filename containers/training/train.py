@@ -152,12 +152,13 @@ def plan_of(job: Job, champion: Path | None) -> Plan:
         The champion's artefact is damaged, or an architecture refuses its hyperparameters.
     """
     before = artifact.load_card(champion) if champion else None
-    own = before.architecture if before else job.architectures[0]
-    architecture = find(own if job.candidate == "old" else challenger_of(own, job.architectures))
     shape = ModelShape(0, before.image_size, before.channels) if before else job.shape
     if before and job.candidate == "old":
         # The champion's weights fit the module that they were trained in, and no other.
-        return Plan(architecture, shape, before.values, before.labels)
+        architecture, values = before.definition()
+        return Plan(architecture, shape, values, before.labels)
+    own = before.architecture if before else job.architectures[0]
+    architecture = find(own if job.candidate == "old" else challenger_of(own, job.architectures))
     values = architecture.values(architecture.own(job.values))
     return Plan(architecture, architecture.shape(shape), values)
 

@@ -8,6 +8,7 @@ SageMaker's resource configuration.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+_PR_SET_PDEATHSIG = 1
 
 RENDEZVOUS_PORT = 29400
 RENDEZVOUS_TIMEOUT = timedelta(minutes=30)
@@ -117,8 +119,11 @@ def join() -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    if size > 1:  # there is nothing to save yet, and waiting for the others must not keep anybody from ending
+    if size > 1:
+        # There is nothing to save yet, and waiting for the others must not keep anybody from ending. Nor does
+        # anybody outlive the launcher, which in a container takes everything with it: see prctl(2).
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The other half is left to the loaders, and to the other candidate where both train on one machine.
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2 // local_size))
     if size == 1:

@@ -61,8 +61,9 @@ def digits() -> list[Digit]:
 class Job:
     """A base directory in the layout of SageMaker and the entry points that run in it."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, containers: Path = CONTAINERS) -> None:
         self.base = base
+        self.containers = containers
 
     @property
     def inputs(self) -> Path:
@@ -80,13 +81,14 @@ class Job:
     def environment(self, **extra: str) -> dict[str, str]:
         return {**os.environ, "ML_BASE_DIR": str(self.base), "AWS_DEFAULT_REGION": "us-east-1", **extra}
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, group: bool = False, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
-            cwd=CONTAINERS,
+            cwd=self.containers,
             env=self.environment(**environment),
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=group,
         )
 
     def run(self, *command: str, code: int = 0, **environment: str) -> str:
