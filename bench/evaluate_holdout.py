@@ -1,10 +1,11 @@
 """How fast and in what memory the evaluation reads a holdout, beside a plain loop over pictures in memory.
 
 Usage: ``.venv/bin/python bench/evaluate_holdout.py [pictures]`` (default 8,000; also a quarter of them). The
-holdout is of real digits, scaled to 48 × 48 and with noise, so that no two are equal, in shards of 2,500;
-three untrained models answer it (two architectures, two input sizes). Each measurement is a process of its own, and
-its memory is that process's greatest resident set, less what it was before the holdout was opened. The floor
-decodes, scales and answers the same pictures, whose bytes are in memory, with no threads and no files.
+holdout is of real digits, scaled to 48 × 48 and with noise, so that no two are equal, in shards of 2,500.
+Three untrained models answer it (two architectures, two input sizes). Each measurement is a process of its
+own, and its memory is that process's greatest resident set, less what it was before the holdout was opened.
+The floor decodes, scales and answers the same pictures, whose bytes are in memory, with no threads and no
+files.
 """
 
 from __future__ import annotations
