@@ -166,13 +166,31 @@ def _read_json(path: Path) -> Any:
         raise ContractError(f"{path} is not JSON: {error}") from error
 
 
+MORE = "more"
+"""The hyperparameter that holds others, ``name=value,name=value``: those that a deployment adds."""
+
+
 def hyperparameters(paths: Paths) -> Parameters:
-    """Read the hyperparameters; SageMaker hands every value over as a string, some tools JSON-quoted."""
+    """Read the hyperparameters; SageMaker hands every value over as a string, some tools JSON-quoted.
+
+    Raises
+    ------
+    ContractError
+        They are no JSON object, or `MORE` is no list of assignments, or assigns what is given already.
+    """
     path = paths.config("hyperparameters")
     raw = _read_json(path) if path.exists() else {}
     if not isinstance(raw, dict):
         raise ContractError(f"{path} must hold one JSON object, not a {type(raw).__name__}")
-    return Parameters({name: str(value).strip('"') for name, value in raw.items()}, "hyperparameter")
+    given = {name: str(value).strip('"') for name, value in raw.items()}
+    for assignment in filter(None, given.pop(MORE, "").split(",")):
+        name, equals, value = (part.strip() for part in assignment.partition("="))
+        if not name or not equals:
+            raise ContractError(f"hyperparameter {MORE}: {assignment!r} is no assignment; write name=value")
+        if name in given:
+            raise ContractError(f"hyperparameter {MORE}: {name} is set already, to {given[name]!r}")
+        given[name] = value
+    return Parameters(given, "hyperparameter")
 
 
 def environment() -> Parameters:

@@ -39,8 +39,8 @@ os.environ.update(
 )
 
 from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
-from sagemaker.core.processing import Processor
 from sagemaker.core.network import NetworkConfig
+from sagemaker.core.processing import Processor
 from sagemaker.core.shapes import (
     Channel,
     CheckpointConfig,
@@ -81,6 +81,7 @@ STAND_INS = {
     "stand-in-image-size": "${ImageSize}",
     "stand-in-image-channels": "${ImageChannels}",
     "stand-in-batch-size": "${BatchSize}",
+    "stand-in-hyperparameters": "${Hyperparameters}",
 }
 (
     ROLE,
@@ -91,6 +92,7 @@ STAND_INS = {
     IMAGE_SIZE,
     IMAGE_CHANNELS,
     BATCH_SIZE,
+    HYPERPARAMETERS,
 ) = STAND_INS
 INPUT_ROOT = "/opt/ml/processing/input"
 OUTPUT_ROOT = "/opt/ml/processing/output"
@@ -243,6 +245,7 @@ def _train(session: PipelineSession, candidate: str, prepare: ProcessingStep, *,
             "image_size": IMAGE_SIZE,
             "channels": IMAGE_CHANNELS,
             "seed": "0",
+            "more": HYPERPARAMETERS,
         },
         input_data_config=[
             # Read from start to end, once: training begins before the last shard has come.
@@ -420,6 +423,9 @@ Parameters:
   BatchSize:
     Type: Number
     Description: Images per step and process of training.
+  Hyperparameters:
+    Type: String
+    Description: Other hyperparameters of training, name=value,name=value.
   UseSpotTraining:
     Type: String
     AllowedValues: ["true", "false"]

@@ -60,6 +60,21 @@ def test_hyperparameters_lose_the_quotes_that_some_tools_add(tmp_path: Path) -> 
     assert contract.hyperparameters(Paths(tmp_path)).values == {"candidate": "old", "epochs": "3"}
 
 
+def test_one_hyperparameter_holds_others(tmp_path: Path) -> None:
+    path = tmp_path / "input/config/hyperparameters.json"
+    path.parent.mkdir(parents=True)
+    for more, found in (("", {}), ("patience=5, model_width=48,", {"patience": "5", "model_width": "48"})):
+        path.write_text(json.dumps({"epochs": "3", "more": more}))
+        assert contract.hyperparameters(Paths(tmp_path)).values == {"epochs": "3", **found}
+    for more, said in (
+        ("patience", "'patience' is no assignment"),
+        ("epochs=4", "epochs is set already, to '3'"),
+    ):
+        path.write_text(json.dumps({"epochs": "3", "more": more}))
+        with pytest.raises(ContractError, match=said):
+            contract.hyperparameters(Paths(tmp_path))
+
+
 @pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "one JSON object, not a list")])
 def test_damaged_hyperparameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "input/config/hyperparameters.json"

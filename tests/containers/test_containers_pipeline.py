@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.contract import Parameters
+from common.contract import Paths, hyperparameters
 from common.inputs import CONTENT_TYPES
 from tests.containers.conftest import CONTAINERS
 from training.__main__ import ENTRY_POINTS
@@ -97,6 +97,7 @@ def test_nothing_of_the_machine_that_generated_it_is_left(definition: Any) -> No
         "ImageSize",
         "ImageChannels",
         "BatchSize",
+        "Hyperparameters",
     }
 
 
@@ -172,21 +173,26 @@ def test_no_job_reaches_the_network(definition: Any) -> None:
         assert found[name]["Arguments"]["NetworkConfig"] == {"EnableNetworkIsolation": True}
 
 
-def test_the_hyperparameters_are_those_that_training_reads(definition: Any) -> None:
+def test_the_hyperparameters_are_those_that_training_reads(definition: Any, tmp_path: Path) -> None:
     placeholders = {
         "${Architectures}": "convmixer,convnet",
         "${BatchSize}": "32",
         "${ImageSize}": "24",
         "${ImageChannels}": "3",
+        "${Hyperparameters}": "label_smoothing=0.1,class_weights=balanced",
     }
+    path = Paths(tmp_path).config("hyperparameters")
+    path.parent.mkdir(parents=True)
     for name in ("TrainOld", "TrainNew"):
         given = {
             key: placeholders.get(value, value) if isinstance(value, str) else "1"
             for key, value in steps(definition)[name]["Arguments"]["HyperParameters"].items()
         }
-        job = read_job(Parameters(given, "hyperparameter"))
+        path.write_text(json.dumps(given))
+        job = read_job(hyperparameters(Paths(tmp_path)))
         assert (job.shape.image_size, job.shape.channels, job.settings.batch_size) == (24, 3, 32)
         assert job.architectures == ("convmixer", "convnet")
+        assert (job.settings.label_smoothing, job.class_weights) == (0.1, "balanced")
 
 
 class _Template(yaml.SafeLoader):
@@ -213,6 +219,7 @@ def test_the_template_holds_the_definition_and_passes_cfn_lint(definition: Any) 
     assert sorted(template["Parameters"]) == [
         "Architectures",
         "BatchSize",
+        "Hyperparameters",
         "ImageChannels",
         "ImageSize",
         "InferenceImageUri",

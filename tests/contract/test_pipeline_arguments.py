@@ -39,6 +39,7 @@ PLACEHOLDERS = {
     "ImageSize": "16",
     "ImageChannels": "1",
     "BatchSize": "64",
+    "Hyperparameters": "",
 }
 PARAMETERS = {
     "Generation": "g00000001",

@@ -45,8 +45,8 @@ class PolicySettings:
 
     A `monthly_spend_cap_usd` of 0 means no cap, a `maximum_model_age_days` of 0 no limit, and an
     `instance_price_usd` of 0 the list price. With `use_spot_training` a training job may take
-    `max_wait_seconds` with all interruptions. `code_version` names all that makes a model another one: image,
-    architectures, input. `training_image_architectures` are spelt as PyTorch lists them
+    `max_wait_seconds` with all interruptions. `code_version` names what makes training another one: image,
+    architectures, hyperparameters. `training_image_architectures` are spelt as PyTorch lists them
     (``torch.cuda.get_arch_list()``: ``sm_70``, ``compute_90``); none means those of the image that is built
     here. Without an `accuracy_alarm_name` no alarm is read.
     """
