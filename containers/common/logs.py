@@ -20,7 +20,10 @@ METRIC_NAMES = (
     "train_accuracy",
     "validation_accuracy",
     "images_per_second",
+    "epoch_seconds",
     "data_wait_share",
+    "skipped_steps",
+    "checkpoint_failures",
 )
 """The metrics that a training job reports."""
 

@@ -32,6 +32,7 @@ from common.errors import (
     VolumeTooSmallError,
 )
 from common.imaging import decode, to_input
+from common.logs import METRIC_NAMES
 from models import transforms
 from models.catalogue import find
 from models.interface import ModelShape, Transforms
@@ -544,13 +545,15 @@ def test_the_documentation_names_every_hyperparameter_with_its_default(job: Job)
     parameters = hyperparameters(Paths(job.base))
     train.read_job(parameters)
     page = (Path(__file__).resolve().parents[2] / "docs/training.md").read_text("utf-8")
-    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    table = page.partition("## Hyperparameters")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     named = {row[1].strip().strip("`"): row[2].strip().strip("`") for row in rows}
     assert named.keys() == parameters.known | {"model_<name>"}
     default, asked = Settings(30, 64, 0.0), {"class_weights": "none", "learning_rate": "0"}
     for name, value in vars(default).items():
         expected = asked.get(name, json.dumps(value) if isinstance(value, bool) else f"{value}")
         assert named[name] in (expected, expected.removesuffix(".0")), name
+    assert all(f"`{name}`" in page for name in METRIC_NAMES)
 
 
 def test_a_host_that_is_not_in_the_job_is_refused() -> None:
