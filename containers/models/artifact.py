@@ -52,7 +52,8 @@ class ModelCard:
         """Return ``<generation>/<candidate>``, the name that the endpoint answers with."""
         return f"{self.generation}/{self.candidate}"
 
-    def _definition(self) -> tuple[Architecture, dict[str, Value]]:
+    def definition(self) -> tuple[Architecture, dict[str, Value]]:
+        """Return the architecture and the values that the model is built with; errors as `build`."""
         try:
             architecture = find(self.architecture)
             return architecture, architecture.values(self.values)
@@ -75,12 +76,12 @@ class ModelCard:
         ArtifactError
             This image has no such architecture, or it refuses the hyperparameters.
         """
-        architecture, values = self._definition()
+        architecture, values = self.definition()
         return architecture.build(self.shape, values)
 
     def transforms(self) -> Transforms:
         """Return how images enter the model; errors as `build`."""
-        architecture, values = self._definition()
+        architecture, values = self.definition()
         return architecture.transforms(self.shape, values)
 
     def to_json(self) -> dict[str, Any]:

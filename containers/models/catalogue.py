@@ -233,4 +233,7 @@ def transfer(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ArtifactError(f"the weights do not fit {type(model).__name__}: {error}") from error
+        raise ArtifactError(
+            f"the weights do not fit {type(model).__name__}: {error}. They are another model's, or its file "
+            "has changed since they were trained: restore it, and give a changed model another name"
+        ) from error

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from common.errors import ArtifactError
-from models import artifact
+from common.errors import ArtifactError, ContractError
+from models import architectures, artifact
 from models.artifact import ModelCard
-from models.catalogue import challenger_of, find, names, transfer
-from models.interface import ModelShape
+from models.catalogue import Architecture, challenger_of, find, names, order_of, require_known, transfer
+from models.interface import Choice, Hyperparameter, ModelShape
 
 LABELS = ["0", "1", "2"]
 ARCHITECTURES = names()
@@ -109,3 +112,152 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(ArtifactError, match=r"model.safetensors cannot be read"):
         artifact.load(tmp_path)
+
+
+# -- what a model's file may say ---------------------------------------------------------------------------
+
+
+FILE = """
+from torch import nn
+from models.interface import Choice, Hyperparameter, Preferences
+
+PREFERENCES = Preferences(image_size=24, channels=3)
+
+def hyperparameters():
+    return (Hyperparameter("width", 4, 1, 9, whole=True), Choice("kind", ("a", "b")))
+
+class Net(nn.Module):
+    def __init__(self, shape, width):
+        super().__init__()
+        self.body = nn.Conv2d(shape.channels, width, 1)
+        self.head = nn.Linear(width, shape.classes)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)))
+
+def build(shape, values):
+    return Net(shape, values["width"])
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Architecture]:
+    folder = tmp_path / "architectures"
+    folder.mkdir()
+    (folder / "own.py").write_text(FILE)
+    (folder / "_parts.py").write_text("")
+    monkeypatch.setattr(architectures, "__path__", [*architectures.__path__, str(folder)])
+    yield find("own")
+    sys.modules.pop("models.architectures.own", None)
+
+
+def test_a_file_is_an_architecture_unless_it_is_a_part(own: Architecture) -> None:
+    assert names() == ["convmixer", "convnet", "own"]
+    assert own.shape(ModelShape(5, 16, 1)) == ModelShape(5, 24, 3)
+    assert find("convnet").shape(ModelShape(5, 16, 1)) == ModelShape(5, 16, 1)
+    assert own.preferences.learning_rate == find("convnet").preferences.learning_rate == 3e-3
+
+
+def test_values_are_read_from_texts_and_checked(own: Architecture) -> None:
+    assert own.values({}) == {"width": 4, "kind": "a"}
+    assert own.values({"width": "7", "kind": "b"}) == {"width": 7, "kind": "b"}
+    assert isinstance(own.values({"width": "7"})["width"], int)
+    for given, message in (
+        ({"width": "7.5"}, "width of own is 7.5: it must be a whole number between 1 and 9"),
+        ({"width": "wide"}, "width of own is wide: it must be a whole number"),
+        ({"kind": "c"}, "kind of own is 'c': it must be one of a, b"),
+        ({"depth": 3.0}, "own has no hyperparameter depth: it has width, kind"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            own.values(given)
+
+
+def test_a_job_names_architectures_and_hyperparameters_that_there_are(own: Architecture) -> None:
+    assert order_of("convnet, own") == ("convnet", "own")
+    for text, message in (
+        ("convnet,resnet", "this image has no 'resnet', it has convmixer, convnet, own"),
+        ("", "this image has no ''"),
+        ("own,own", "name each one once"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            order_of(text)
+    require_known({"width": "8", "kind": "b"}, ("convnet", "own"), "model_")
+    with pytest.raises(
+        ContractError, match="unknown hyperparameter model_depth: convnet, own have model_kind"
+    ):
+        require_known({"depth": "8"}, ("convnet", "own"), "model_")
+    with pytest.raises(ArtifactError, match="width of own is 99"):
+        require_known({"width": "99"}, ("convnet", "own"), "model_")
+
+
+def test_words_among_the_values_are_kept(own: Architecture, tmp_path: Path) -> None:
+    values = own.values({"kind": "b"})
+    written = ModelCard("own", LABELS, 24, 3, "g00000002", "new", values)
+    artifact.save(tmp_path, written, written.build())
+    assert artifact.load(tmp_path)[0] == written
+
+
+def test_weights_beside_the_file_are_where_training_begins(own: Architecture) -> None:
+    beside = Path(str(own.module.__file__)).with_suffix(".safetensors")
+    model = own.build(ModelShape(3, 24, 3), own.values({}))
+    assert not own.begin(model)
+    pretrained = own.build(ModelShape(1000, 24, 3), own.values({})).state_dict()
+    save_file(pretrained, beside)
+    head = model.state_dict()["head.weight"].clone()
+    assert own.begin(model)
+    assert torch.equal(model.state_dict()["body.weight"], pretrained["body.weight"])
+    assert torch.equal(model.state_dict()["head.weight"], head)  # of a thousand other labels
+    save_file({"other": torch.zeros(1)}, beside)
+    with pytest.raises(ArtifactError, match=r"own.safetensors, the weights to start own from, does not fit"):
+        own.begin(model)
+    beside.write_bytes(b"no weights")
+    with pytest.raises(ArtifactError, match=r"own.safetensors, the weights to start own from: "):
+        own.begin(model)
+
+
+def test_a_model_whose_file_is_gone_or_has_changed_says_so(own: Architecture, tmp_path: Path) -> None:
+    written = ModelCard("own", LABELS, 24, 3, "g00000002", "new", own.values({}))
+    artifact.save(tmp_path, written, written.build())
+    way_out = "own.py must be in the images as it was when that was trained: restore it"
+    file = Path(str(own.module.__file__))
+    content = own.module.__dict__
+    content["hyperparameters"] = tuple  # the file has changed: nothing may be set any more
+    with pytest.raises(ArtifactError, match=f"own has no hyperparameter kind, width.*{way_out}"):
+        artifact.load(tmp_path)
+    content["hyperparameters"] = lambda: (Hyperparameter("width", 4, 1, 9), Choice("kind", ("a", "b")))
+    content["build"] = lambda shape, values: content["Net"](shape, 7)
+    with pytest.raises(ArtifactError, match=f"(?s)does not fit own: .*size mismatch.*{way_out}"):
+        artifact.load(tmp_path)
+    file.unlink()
+    with pytest.raises(
+        ArtifactError, match=f"model g00000002/new cannot be built: unknown.*'own'.*{way_out}"
+    ):
+        artifact.load(tmp_path)
+
+
+def test_a_description_of_tomorrow_is_read_unless_it_says_that_it_cannot_be(tmp_path: Path) -> None:
+    artifact.save(tmp_path, card(), build("convnet", card().shape))
+    path = tmp_path / "model.json"
+    written = json.loads(path.read_text())
+    assert written["version"] == 1
+    path.write_text(json.dumps(written | {"trainedOn": "four GPUs"}))
+    assert artifact.load_card(tmp_path) == card()
+    del written["version"]  # as before there were versions
+    path.write_text(json.dumps(written))
+    assert artifact.load_card(tmp_path) == card()
+    path.write_text(json.dumps(written | {"version": 2}))
+    with pytest.raises(ArtifactError, match="is of version 2, and this image reads up to 1"):
+        artifact.load_card(tmp_path)
+
+
+def test_tied_weights_are_kept_and_what_is_no_tensor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("convnet", card().shape)
+    model.features[0][1].bias = model.features[0][1].weight  # type: ignore[index,union-attr]
+    artifact.save(tmp_path, card(), model)
+    found = artifact.load_weights(tmp_path)
+    assert torch.equal(found["features.0.1.bias"], found["features.0.1.weight"])
+    monkeypatch.setattr(type(model), "get_extra_state", lambda _: {"a": 1})
+    with pytest.raises(ArtifactError, match="_extra_state of ConvNet cannot be kept: only tensors are"):
+        artifact.save(tmp_path, card(), model)

@@ -7,6 +7,7 @@ import io
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from models import artifact
 from models.artifact import ModelCard
 from models.catalogue import transfer
 from models.check.definition import device
-from models.check.practice import BATCH, STEPS, Practice
+from models.check.practice import BATCH, LARGE, STEPS, Practice
 from models.check.report import BrokenPromiseError, of_error
 from models.check.subject import Subject
 from models.interface import Choice, ModelShape
@@ -32,6 +33,9 @@ SPREAD_SHARE, ROUNDING = 0.01, 1e-5
 """How far logits of the same image may lie apart: as a share of how far images do, and of the logits."""
 HALF_PRECISION_TOLERANCE = 0.05
 """Of a probability."""
+HALF_LIMIT = 65_504
+"""The greatest number of fp16."""
+IMITATED = "images are so large that fp16 was judged by its limits, and not computed on the CPU"
 RESUMED = 2
 """Steps before and after the interruption."""
 
@@ -281,6 +285,10 @@ def _course(losses: list[float]) -> str:
 
 def half_precision(subject: Subject) -> str:
     """Check a few steps under fp16 autocast with a scaled loss, as on a V100."""
+    if subject.shape.image_size >= LARGE:
+        practice = Practice(subject)
+        _within_half(practice.model, lambda: practice.loss(0))
+        return IMITATED
     practice = Practice(subject, half=True)
     found = [practice.step(step) for step in range(3)]
     if not all(torch.isfinite(torch.tensor(found))):
@@ -291,6 +299,27 @@ def half_precision(subject: Subject) -> str:
             "enabled=False).",
         )
     return ""
+
+
+def _within_half(model: nn.Module, compute: Callable[[], object]) -> None:
+    """Check that no layer gives a number that fp16 cannot hold."""
+    names = {module: name for name, module in model.named_modules()}
+
+    def look(module: nn.Module, _: object, result: object) -> None:
+        greatest = float(result.detach().abs().max()) if isinstance(result, Tensor) else 0.0
+        if greatest > HALF_LIMIT:
+            raise BrokenPromiseError(
+                f"{names[module] or 'the model'} gives numbers up to {greatest:.3g}.",
+                f"at most {HALF_LIMIT:,}: V100 and T4 compute in fp16.",
+                "keep what grows small: normalise it, or divide before and not after.",
+            )
+
+    hooks = [module.register_forward_hook(look) for module in names]
+    try:
+        compute()
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def resumes(subject: Subject) -> str:
@@ -403,9 +432,12 @@ def served(subject: Subject) -> str:
             artifact.save(Path(name), card, model)
             _agree(Predictor(Path(name), precision="fp32"), requests, wanted, 1e-3)
             try:
-                _agree(
-                    Predictor(Path(name), precision="fp16"), requests[:1], wanted, HALF_PRECISION_TOLERANCE
-                )
+                if subject.shape.image_size >= LARGE:
+                    _serves_half(subject)
+                    notes.append(IMITATED)
+                else:
+                    predictor = Predictor(Path(name), precision="fp16")
+                    _agree(predictor, requests[:1], wanted, HALF_PRECISION_TOLERANCE)
             except (RuntimeError, NotImplementedError) as error:
                 if "not implemented for 'Half'" not in str(error):
                     raise
@@ -413,6 +445,14 @@ def served(subject: Subject) -> str:
     finally:
         torch.set_num_threads(threads)
     return "; ".join(notes)
+
+
+def _serves_half(subject: Subject) -> None:
+    """Check the limits of fp16, and its types on a device that computes nothing."""
+    model, images = subject.stirred(), subject.images(2)
+    with torch.inference_mode():
+        _within_half(model, lambda: model(images))
+    model.half().to("meta")(images.half().to("meta"))
 
 
 def _png(image: Image.Image) -> bytes:

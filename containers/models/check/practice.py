@@ -15,7 +15,8 @@ STEPS = 60
 BATCH = 16
 WARM_UP = 5
 LARGE = 128
-"""From this image size on a batch has half as many pictures."""
+"""From this image size on a batch has a quarter of the pictures, and fp16, which most CPUs only imitate, is
+judged by its limits."""
 
 
 class Practice:
@@ -44,7 +45,7 @@ class Practice:
 
     def loss(self, step: int, count: int = 0) -> Tensor:
         """Return the loss of a step's batch, seeded as in the loop: the step alone decides it."""
-        count = count or (BATCH if self._shape.image_size < LARGE else BATCH // 2)
+        count = count or (BATCH if self._shape.image_size < LARGE else BATCH // 4)
         pixels, targets = pictures(count, self._shape, seed=mixed(1, step))
         generator = torch.Generator().manual_seed(mixed(2, step))
         noise = torch.rand(count, self._transforms.noise, generator=generator) * 2 - 1
