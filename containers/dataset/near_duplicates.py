@@ -16,7 +16,7 @@ blocks, or when one is a JPEG and the other, compressed with that file's quantis
 same pixels. A bound on the noise alone cannot tell: a handwritten digit of 8 × 8 pixels differs more from
 itself at quality 60 than from some other digit.
 
-The features take 34 bytes per picture and the search is near-linear: what falls into one bucket with more
+The features take 66 bytes per picture and the search is near-linear: what falls into one bucket with more
 than `CROWD` others, such as blank pages, is compared with the first pictures of the bucket that are unlike
 each other, with no more than `LEADERS` of them, and no picture with more than `COMPARISONS` others in all.
 """
@@ -44,18 +44,26 @@ FEATURE_NOISE = ((24, 48), (64, 24))
 LEAST_FEATURE_NOISE = 12
 """The most by which a feature of a copy differs, for pictures whose shorter edge is below 24, below 64 and
 any number of pixels: measured at quality 60."""
+POINTS = 16
+POINT_NOISE = 10
+"""A large picture is also described by some cells of a 32 × 32 grid, of 8 × 8 pixels or more each: pages and
+textures whose low frequencies are alike differ there, and need not be read again to be told apart."""
+LARGE = 256
 CROWD = 32
 LEADERS = 16
 COMPARISONS = 32
 AT_ONCE = 1 << 16
 MOST_REMEMBERED = 1 << 20
-LARGE_CELL_NOISE, SMALL_CELL_NOISE, SCALED_NOISE = 6, 12, 16
-"""The largest difference, of 255, of two pictures' cells of 8 × 8 pixels, of smaller ones, and after
-scaling."""
-MEAN_NOISE = 2.0
-"""The largest mean difference of the cells."""
+CELL_NOISE = ((64, 1.0, 6, 1.5, 12), (16, 1.5, 10, 2.6, 18), (4, 2.2, 14, 4.5, 28), (0, 2.2, 14, 5.5, 45))
+"""How much two pictures of one size may differ, by the number of pixels per cell: from how many on, mean and
+largest difference in brightness, mean and largest difference in colour; of 255. JPEG's noise averages out."""
+SCALED_NOISE = (2.0, 24, 2.2, 16)
+"""The same of two pictures of different sizes, whose edges are sharpened or smoothed by scaling."""
 RECOMPRESSED_NOISE, RECOMPRESSED_MEAN_NOISE = 12, 0.75
 """The same, pixel by pixel, of a JPEG and what was compressed as it was: decoders differ in rounding."""
+ORIGIN_LIMIT, ORIGIN_DISTANCE = 0.6, 100.0
+"""Mean square of the difference of two JPEGs' frequencies, in units of what quantisation explains: at most
+this, and less where the steps are so wide that pictures this far apart (grey levels, squared) would pass."""
 UNLIKE = 24.0
 """A mean difference beyond which no compression that one would train on explains it."""
 ASPECT_NOISE = 0.15
@@ -70,19 +78,26 @@ _COSINES = np.cos(np.pi * _frequency * (2 * _place + 1) / 16) * np.where(_freque
 _chosen = np.random.Generator(np.random.PCG64(20261122))
 _PARTS = [np.sort(_chosen.permutation(FEATURES)[:features]) for _, features in BANDS]
 _OFFSETS = [_chosen.integers(0, width, features) for width, features in BANDS]
+_POINTS = _chosen.integers(0, 32, (2, POINTS))
 _MIX = [
     _chosen.integers(1, 2**63, features, np.int64).astype(np.uint64) | np.uint64(1) for _, features in BANDS
 ]
 
 
 def describe(image: Image.Image) -> Features:
-    """Return int16, shape ``(FEATURES + 1,)``: the thumbnail's lowest frequencies, and the noise expected."""
+    """Return int16, shape ``(FEATURES + 1 + POINTS,)``.
+
+    The thumbnail's lowest frequencies, the noise to expect of them, and the points of a large picture.
+    """
     grey = _plane(image, "L")
     thumbnail = np.asarray(grey.resize((8, 8), Image.Resampling.BOX), np.float64)
     spectrum = _COSINES @ thumbnail @ _COSINES.T
     edge = min(image.size)
     noise = next((noise for below, noise in FEATURE_NOISE if edge < below), LEAST_FEATURE_NOISE)
-    return np.append(np.rint(spectrum[:SIDE, :SIDE]), noise).astype(np.int16)
+    points = np.zeros(POINTS, np.int16)
+    if edge >= LARGE:
+        points[:] = np.asarray(grey.resize((32, 32), Image.Resampling.BOX))[_POINTS[0], _POINTS[1]]
+    return np.concatenate([np.rint(spectrum[:SIDE, :SIDE]).ravel(), [noise], points]).astype(np.int16)
 
 
 def _plane(image: Image.Image, mode: str) -> Image.Image:
@@ -110,29 +125,60 @@ def same_picture(one: Image.Image, other: Image.Image) -> bool:
     """Say whether one picture is the other, compressed or slightly scaled."""
     if abs(np.log(one.width * other.height / (other.width * one.height))) > ASPECT_NOISE:
         return False
-    mean, largest, bound = _difference(one, other)
-    if mean <= MEAN_NOISE and largest <= bound:
+    mean, brightness_alike, colour_alike = _compare(one, other)
+    if brightness_alike and colour_alike:
         return True
     if mean > UNLIKE or one.size != other.size:
         return False
-    return _explains(one, other) or _explains(other, one)
+    return _explains(one, other) or _explains(other, one) or (colour_alike and _have_one_origin(one, other))
 
 
-def _difference(one: Image.Image, other: Image.Image) -> tuple[float, int, int]:
-    """Compare cell by cell: mean and largest difference, and the bound of the latter."""
+def _compare(one: Image.Image, other: Image.Image) -> tuple[float, bool, bool]:
+    """Compare cell by cell: how far apart in brightness, and whether that and the colour is noise."""
     width, height = min(one.width, other.width), min(one.height, other.height)
     cells = min(width, max(32, width // 8)), min(height, max(32, height // 8))
-    mode = "L" if one.mode == other.mode == "L" else "RGB"
-    first, second = (
-        np.asarray(_plane(image, mode).resize(cells, Image.Resampling.BOX), np.int16)
-        for image in (one, other)
-    )
-    apart = np.abs(first - second)
+    grey = one.mode == other.mode == "L"
+    planes = []
+    for image in (one, other):
+        seen = _plane(image, "L") if grey else _plane(image, "RGB").convert("YCbCr")
+        scaled = np.asarray(seen.resize(cells, Image.Resampling.BOX), np.int16)
+        planes.append(scaled.reshape(*scaled.shape[:2], -1))
+    apart = np.abs(planes[0] - planes[1])
+    brightness, colour = apart[:, :, 0], apart[:, :, 1:]
     if one.size != other.size:
-        bound = SCALED_NOISE
+        noise = SCALED_NOISE
     else:
-        bound = LARGE_CELL_NOISE if width >= 8 * cells[0] and height >= 8 * cells[1] else SMALL_CELL_NOISE
-    return float(apart.mean()), int(apart.max()), bound
+        pixels = width * height // (cells[0] * cells[1])
+        noise = next(bounds[1:] for bounds in CELL_NOISE if pixels >= bounds[0])
+    mean = float(brightness.mean())
+    brightness_alike = bool(mean <= noise[0] and brightness.max() <= noise[1])
+    colour_alike = grey or bool(colour.mean(axis=(0, 1)).max() <= noise[2] and colour.max() <= noise[3])
+    return mean, brightness_alike, colour_alike
+
+
+def _have_one_origin(one: Image.Image, other: Image.Image) -> bool:
+    """Say whether two small JPEGs may have been made from one picture that is not there.
+
+    Each has moved the origin's frequencies by up to half a step, so they differ by less than both halves;
+    what is cut off at black and white adds to that, so the mean is compared. Large ones are alike by cells.
+    """
+    if any(not isinstance(image, JpegImagePlugin.JpegImageFile) for image in (one, other)):
+        return False
+    if one.width * one.height > LARGE**2:
+        return False
+    apart = _frequencies(one) - _frequencies(other)
+    tables = [np.array(image.quantization[0], np.float64) for image in (one, other)]  # type: ignore[attr-defined]
+    bound = (tables[0] + tables[1]).reshape(8, 8) / 2 + 2
+    limit = min(ORIGIN_LIMIT, ORIGIN_DISTANCE * float((1 / bound**2).mean()))
+    return float(((apart / bound) ** 2).mean()) <= limit
+
+
+def _frequencies(image: Image.Image) -> NDArray[np.float64]:
+    """Return the orthonormal DCT of the brightness, block by block: ``(…, 8, 8)``."""
+    grey = np.asarray(_plane(image, "L"), np.float64)
+    grey = np.pad(grey, [(0, -edge % 8) for edge in grey.shape], mode="edge")
+    blocks = grey.reshape(grey.shape[0] // 8, 8, grey.shape[1] // 8, 8).swapaxes(1, 2)
+    return np.asarray(_COSINES @ blocks @ _COSINES.T)
 
 
 def _explains(jpeg: Image.Image, original: Image.Image) -> bool:
@@ -155,8 +201,8 @@ def links(features: Features, confirm: Confirm) -> Pairs:
     Parameters
     ----------
     features
-        Shape ``(n, FEATURES + 1)``, in the order in which pictures came first: in a crowded bucket the
-        earlier ones are what the others are compared with.
+        Shape ``(n, FEATURES + 1 + POINTS)``, in the order in which pictures came first: in a crowded bucket
+        the earlier ones are what the others are compared with.
     confirm
         Says for each of these pairs whether it is one picture.
 
@@ -215,7 +261,12 @@ def _alike(features: Features, pairs: Pairs) -> NDArray[np.bool_]:
         part = pairs[start : start + AT_ONCE]
         first, second = features[part[:, 0]].astype(np.int32), features[part[:, 1]].astype(np.int32)
         noise = np.maximum(first[:, FEATURES], second[:, FEATURES])
-        found[start : start + len(part)] = np.abs(first - second)[:, :FEATURES].max(axis=1) <= noise
+        apart = np.abs(first - second)
+        both_large = (noise == LEAST_FEATURE_NOISE) & first[:, FEATURES + 1 :].any(axis=1)
+        both_large &= second[:, FEATURES + 1 :].any(axis=1)
+        found[start : start + len(part)] = (apart[:, :FEATURES].max(axis=1) <= noise) & (
+            ~both_large | (apart[:, FEATURES + 1 :].max(axis=1) <= POINT_NOISE)
+        )
     return found
 
 
