@@ -86,7 +86,8 @@ def test_what_trains_now_uses_the_quota_until_it_has_ended(aws: Driver) -> None:
     request["ResourceConfig"] |= {"InstanceType": kind, "InstanceCount": 1}
     aws.sagemaker.create_training_job(**request)
     reader = ServiceQuotas(aws.server.client("service-quotas"), aws.sagemaker)
-    assert reader.read(kind, 2).in_use == 1
-    assert reader.read("ml.g6.12xlarge", 2).in_use == 0
+    assert reader.read(kind, 2, spot=False).in_use == 1
+    assert reader.read("ml.g6.12xlarge", 2, spot=False).in_use == 0
+    assert reader.read(kind, 2, spot=True).in_use == 0
     aws.sagemaker.stop_training_job(TrainingJobName=name)
-    wait_until(lambda: reader.read(kind, 2).in_use == 0, what="the end of the job")
+    wait_until(lambda: reader.read(kind, 2, spot=False).in_use == 0, what="the end of the job")
