@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --req
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test checks test-lambda-python soak lint types check-model decisions bench build deploy images pipeline models lock clean
+.PHONY: help install demo local test checks test-lambda-python soak lint types check-model decisions bench bench-serve build deploy images pipeline models lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -44,6 +44,10 @@ $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 .venv-sdk/.done: $(VENV)/.python requirements/sdk.txt
 	@echo "Installing the SageMaker SDK into an environment of its own (about 1 GB; it generates the pipeline)"
 	@$(PYTHON) -m venv .venv-sdk && .venv-sdk/bin/python $(PIP_INSTALL) requirements/sdk.txt && touch $@
+
+.venv-bench/.done: $(VENV)/.python requirements/bench.txt
+	@echo "Installing the servers that ours is compared with into an environment of their own"
+	@$(PYTHON) -m venv .venv-bench && .venv-bench/bin/python $(PIP_INSTALL) requirements/bench.txt && touch $@
 
 demo: install ## Play the whole loop once on this machine, from base set to better model
 	@$(BIN)/python -m demo
@@ -98,6 +102,10 @@ soak: $(VENV)/.test ## Search for SECONDS seconds for steps that break the loop'
 bench: $(VENV)/.test ## Run the benchmarks; each prints ratios beside its peer or floor
 	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
+bench-serve: $(VENV)/.test .venv-bench/.done ## Measure the inference server beside others, and its latency
+	@$(BIN)/python bench/serve_requests.py
+	@$(BIN)/python bench/serve_latency.py
+
 build: .venv-sam/.done ## Build what is deployed (sam build), with any host Python
 	@.venv-sam/bin/sam build
 
@@ -134,4 +142,4 @@ lock: $(VENV)/.python ## Lock the dependencies with hashes (UPGRADE=1: their new
 	@build/lock/bin/python requirements/lock.py
 
 clean: ## Delete everything that make has made
-	@rm -rf .venv .venv-sam .venv-sdk .venv-3.13 .aws-sam build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-sam .venv-sdk .venv-bench .venv-3.13 .aws-sam build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
