@@ -44,6 +44,7 @@ from models.device import use_half_the_cores
 log = logging.getLogger(__name__)
 
 VERSION = 2
+SPACED_LABELS = 100
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,11 @@ def evaluate(
     return evaluation, matrices
 
 
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: Any, labels: int) -> None:
+    """Write JSON, without blanks where many labels would make a file of megabytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", "utf-8")
+    spaced: dict[str, Any] = {"indent": 2} if labels <= SPACED_LABELS else {"separators": (",", ":")}
+    path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, **spaced) + "\n", "utf-8")
 
 
 def main(paths: Paths) -> None:
@@ -241,10 +243,12 @@ def main(paths: Paths) -> None:
     }
 
     output = paths.processing_output("evaluation")
-    _write(output / "evaluation.json", evaluation)
-    _write(output / "labels.json", contestants["new"].card.labels)
+    _write(output / "evaluation.json", evaluation, len(labels))
+    _write(output / "labels.json", contestants["new"].card.labels, len(labels))
     for name in CANDIDATES:
-        _write(output / name / "statistics.json", model_quality.statistics(matrices[name], labels))
+        _write(
+            output / name / "statistics.json", model_quality.statistics(matrices[name], labels), len(labels)
+        )
         report.write(output / name, name, evaluation)
     event(
         log,

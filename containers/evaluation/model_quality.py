@@ -58,13 +58,22 @@ def confusion_members(matrix: Counts, labels: Sequence[str]) -> dict[str, dict[s
     }
 
 
-def occurring_members(matrix: Counts, labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return a confusion matrix as ``{true: {predicted: count}}`` without the pairs that never occurred."""
-    members = {
-        true: {labels[column]: int(row[column]) for column in np.flatnonzero(row).tolist()}
-        for true, row in zip(labels, matrix, strict=True)
-    }
-    return {true: row for true, row in members.items() if row}
+def occurring_members(matrix: Counts, labels: Sequence[str], most: int = 5000) -> dict[str, dict[str, int]]:
+    """Return a confusion matrix as ``{true: {predicted: count}}`` without the pairs that never occurred.
+
+    Of mistakes the ``most`` frequent ones are kept: of a thousand classes there may be a million.
+    """
+    mistakes = matrix.copy()
+    np.fill_diagonal(mistakes, 0)
+    flat = np.flatnonzero(mistakes)
+    if len(flat) > most:
+        flat = flat[np.argsort(-mistakes.ravel()[flat], kind="stable")[:most]]
+    right = np.flatnonzero(np.diag(matrix)) * (len(labels) + 1)
+    members: dict[str, dict[str, int]] = {}
+    for place in sorted([*flat.tolist(), *right.tolist()]):
+        row, column = divmod(place, len(labels))
+        members.setdefault(labels[row], {})[labels[column]] = int(matrix[row, column])
+    return members
 
 
 def statistics(matrix: Counts, labels: Sequence[str]) -> dict[str, Any]:

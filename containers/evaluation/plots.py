@@ -244,9 +244,14 @@ def _model_legend(figure: Figure, names: Sequence[str]) -> None:
 
 def _confusion(evaluation: Evaluation, candidate: str) -> Figure:
     """Plot what is taken for what: all pairs of few classes, else the most frequent mistakes."""
-    counts = evaluation["models"][candidate]["confusionMatrix"]
+    model = evaluation["models"][candidate]
+    counts = model["confusionMatrix"]
     labels = sorted(set(counts).union(*counts.values()))
-    return _matrix(counts, labels) if len(labels) <= MANY else _mistakes(counts)
+    if len(labels) <= MANY:
+        return _matrix(counts, labels)
+    examples = evaluation["holdout"]["examples"]
+    support = {label: score["support"] for label, score in model["perClass"].items()}
+    return _mistakes(counts, support, examples - round(model["accuracy"] * examples))
 
 
 def _matrix(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Figure:
@@ -286,7 +291,7 @@ def _matrix(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> F
     return figure
 
 
-def _mistakes(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+def _mistakes(counts: Mapping[str, Mapping[str, int]], support: Mapping[str, int], wrong: int) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     mistakes = sorted(
@@ -298,13 +303,12 @@ def _mistakes(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     axes = figure.subplots()
     for row, (count, true, _) in enumerate(shown):
         axes.barh(row, count, color=WORSE, height=0.62)
-        share = count / sum(counts[true].values())
+        share = count / support[true]
         axes.text(count, row, f" {count}  ({100 * share:.0f} %)", va="center", fontsize=8.5)
     axes.set_yticks(range(len(shown)), [f"{_spoken(true)} → {_spoken(said)}" for _, true, said in shown])
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axes.margins(x=0.15)
-    total = sum(count for count, _, _ in mistakes)
-    title = f"The most frequent of {total:,} mistakes" if shown else "No mistakes"
+    title = f"The most frequent of {wrong:,} mistakes" if shown else "No mistakes"
     axes.set_title(title)
     axes.set_xlabel("pictures (share of the first class)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -77,6 +77,15 @@ def test_scores_of_any_answers_agree_with_scikit_learn(pairs: list[tuple[int, in
     members = model_quality.occurring_members(matrix, names)
     assert sum(count for row in members.values() for count in row.values()) == len(pairs)
     assert all(count for row in members.values() for count in row.values())
+    assert all(
+        count == matrix[int(true), int(said)] for true, row in members.items() for said, count in row.items()
+    )
+
+
+def test_of_very_many_mistakes_the_most_frequent_are_kept() -> None:
+    matrix = np.array([[5, 1, 3], [2, 0, 0], [1, 4, 7]])
+    members = model_quality.occurring_members(matrix, ["a", "b", "c"], most=2)
+    assert members == {"a": {"a": 5, "c": 3}, "c": {"b": 4, "c": 7}}
 
 
 def test_scores_of_nothing_are_zero_not_an_error() -> None:
