@@ -13,7 +13,6 @@ import gc
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from common.errors import BadImageError, DeviceFullError, ImageTooLargeError, No
 from common.imaging import MAX_BYTES
 from common.inputs import CONTENT_TYPES, media_type
 from inference.answers import Answer, Request
-from inference.batching import Batcher, BatchFailedError, QueueFullError, TooLateError
+from inference.batching import Batcher, BatchFailedError, QueueFullError, TooLateError, Worker
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -51,6 +50,8 @@ _CLOSE_HEADER: Header = (b"connection", b"close")
 _RETRY_HEADER: Header = (b"retry-after", str(RETRY_AFTER_SECONDS).encode())
 MAX_HEADER_CHARS = 1024
 """SageMaker takes at most so many visible ASCII characters back as custom attributes."""
+_KINDS = {kind.encode(): kind for kind in CONTENT_TYPES}
+"""Content types as nearly every client writes them."""
 _TOP_K = re.compile(rb"(?:^|,)\s*top_k\s*=([^,]*)")
 _NUMBER_ABOVE_0 = re.compile(rb"\s*0*[1-9][0-9]{0,5}\s*")
 
@@ -118,7 +119,7 @@ class Application:
         self._limits = limits or Limits()
         self._predictor: Predictor | None = None
         # Decoding a hostile image and a team's larger model take longer than the event loop can spare.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._worker = Worker("predict")
         self._batcher: Batcher[Request, Answer] | None = None
         self._in_flight_bytes = 0
         self._loading: asyncio.Task[None] | None = None
@@ -162,13 +163,25 @@ class Application:
                 self._loading = asyncio.create_task(self._load_model())
                 await send({"type": "lifespan.startup.complete"})
             else:
-                self._worker.shutdown(wait=True)
+                self._worker.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     async def _load_model(self) -> None:
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Predictor] = loop.create_future()
+
+        def load() -> None:
+            try:
+                predictor = self._load()
+            except Exception as error:
+                loop.call_soon_threadsafe(loaded.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(loaded.set_result, predictor)
+
+        self._worker.submit(load)
         try:
-            predictor = await asyncio.get_running_loop().run_in_executor(self._worker, self._load)
+            predictor = await loaded
         except Exception as error:  # whatever it is, the process must end and say so
             self._on_load_failure(error)
             return
@@ -218,7 +231,8 @@ class Application:
         self, headers: dict[bytes, bytes], receive: Receive, batcher: Batcher[Request, Answer]
     ) -> bytes:
         deadline = batcher.now() + self._limits.answer_within
-        kind = media_type(headers.get(b"content-type", b"").decode("latin-1"))
+        given = headers.get(b"content-type", b"")
+        kind = _KINDS.get(given) or media_type(given.decode("latin-1"))
         if kind not in CONTENT_TYPES:
             raise HttpError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -228,7 +242,11 @@ class Application:
         top_k = _top_k(attributes) if attributes else DEFAULT_TOP_K
         reserved = self._reserve(headers)
         try:
-            body = await self._read_body(receive, deadline)
+            message = _at_hand(receive)
+            if message is None or message["type"] != "http.request" or message.get("more_body"):
+                body = await self._read_body(message, receive, deadline)
+            else:
+                body = message["body"]
             answer = batcher.submit(Request(body, kind, top_k), deadline)
             if batcher.waiting > self._limits.max_batch:
                 return orjson.dumps((await _unless_gone(answer, receive)).to_json())
@@ -263,11 +281,7 @@ class Application:
         self._in_flight_bytes += size
         return size
 
-    async def _read_body(self, receive: Receive, deadline: float) -> bytes:
-        message = _at_hand(receive)
-        if message is not None and message["type"] == "http.request" and not message.get("more_body"):
-            body: bytes = message["body"]
-            return body
+    async def _read_body(self, message: Message | None, receive: Receive, deadline: float) -> bytes:
         try:
             async with asyncio.timeout_at(deadline):
                 return await _rest_of_body(message or await receive(), receive)

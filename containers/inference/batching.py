@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,6 +34,33 @@ class TooLateError(Exception):
 
 class BatchFailedError(Exception):
     """The computation of the request's batch failed as a whole."""
+
+
+class Worker:
+    """One thread that runs calls in their order.
+
+    A `ThreadPoolExecutor` would do, but the future that it makes of each call costs as much as the hand-over.
+    A call that raised would end the thread, so calls take care of their errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have the thread run the call after those before it."""
+        self._calls.put((call, arguments))
+
+    def stop(self) -> None:
+        """Wait until everything that was submitted has run; nothing more may be."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (next_call := self._calls.get()) is not None:
+            call, arguments = next_call
+            call(*arguments)
 
 
 @dataclass(slots=True)
@@ -66,7 +94,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         compute: Callable[[Sequence[Item]], Sequence[Result | Exception]],
-        worker: Executor,
+        worker: Worker,
         *,
         max_batch: int,
         budget: float,
@@ -122,7 +150,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting.append(_Waiting(item, answer, self.now(), deadline))
         if self._watch is None or deadline < self._watch.when():
             self._watch_until(deadline)
-        if not self._computing:
+        if not self._computing and (self._next is None or not self._next_is_now):
             self._plan()
         return answer
 

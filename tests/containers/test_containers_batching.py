@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ import pytest
 from common.errors import BadImageError, DeviceFullError, NoAnswerError
 from inference.answers import Answer, Request, Scored
 from inference.app import Application, Limits
-from inference.batching import Batcher, BatchFailedError, QueueFullError, TooLateError
+from inference.batching import Batcher, BatchFailedError, QueueFullError, TooLateError, Worker
 
 
 class Held:
@@ -36,9 +35,7 @@ class Held:
 def batcher(
     compute: Any, max_batch: int = 4, budget: float = 0.0, max_waiting: int = 100
 ) -> Batcher[int, int]:
-    return Batcher(
-        compute, ThreadPoolExecutor(1), max_batch=max_batch, budget=budget, max_waiting=max_waiting
-    )
+    return Batcher(compute, Worker("test"), max_batch=max_batch, budget=budget, max_waiting=max_waiting)
 
 
 async def ask(queue: Batcher[int, int], item: int, within: float = 20.0) -> int:
