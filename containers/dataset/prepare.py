@@ -43,8 +43,9 @@ from dataset.shards import write_shards
 from dataset.sides import BASE, CORRECTION, LABELLED, PLACE, ROW, Sides, divide
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-PARQUET_ROWS = 256
-"""Rows of a base file that are in memory at once, beside its row group."""
+PARQUET_ROWS = 1024
+BATCH_BYTES = 2 * 1024 * 1024
+"""Of images in memory at once: of a base file, beside its row group, and of what a process hands over."""
 LOOK_AT_ONCE = 64
 FRAME_ROWS = 4096
 TOLD = 100
@@ -168,10 +169,12 @@ def _read_table(path: Path, name: str, scratch: Path) -> Iterator[Offer]:
         kind = table.collect_schema()["image"]
         if kind != pl.Binary:
             raise BaseSetError(f"{name}: image must be binary (it is {kind})")
+        rows = table.select(pl.len()).collect().item()
+        at_once = max(1, min(PARQUET_ROWS, BATCH_BYTES * rows // max(1, path.stat().st_size)))
         table = table.cast({"example_id": pl.String, "label": pl.String})
         with copy.open("ab") as file:
             offset = file.tell()
-            for batch in table.collect_batches(chunk_size=PARQUET_ROWS):
+            for batch in table.collect_batches(chunk_size=at_once):
                 if any(batch[column].null_count() for column in batch.columns):
                     raise BaseSetError(f"{name}: no column may hold nulls")
                 places = []
@@ -310,9 +313,10 @@ def main(paths: Paths) -> None:
         target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
         sides.require()
         for name, examples in sides.examples.items():
-            images = workers.map(
-                read_all, (merge.place(*row) for row in examples.select(PLACE).iter_rows()), LOOK_AT_ONCE
-            )
+            total = max(1, int(examples["size"].sum()))
+            at_once = max(1, min(LOOK_AT_ONCE, BATCH_BYTES * examples.height // total))
+            places = (merge.place(*row) for row in examples.select(PLACE).iter_rows())
+            images = workers.map(read_all, places, at_once)
             write_shards(examples, images, paths.processing_output(name))
     (scratch / "base-images").unlink(missing_ok=True)
     event(

@@ -17,7 +17,7 @@ from common.imaging import Pixels, decode, to_input
 
 SHARD_BYTES = 128 * 1024 * 1024
 """Of images per file."""
-ROW_GROUP_BYTES = 4 * 1024 * 1024
+ROW_GROUP_BYTES = 2 * 1024 * 1024
 """Of images per row group: what a reader must hold at once."""
 ROW_GROUP_ROWS = 4096
 SCHEMA = pl.Schema(
