@@ -44,9 +44,10 @@ def judge_quota(
     """Say whether `needed` more instances fit into the quota, and what to do when not."""
     if reading.problem and reading.limit is None:
         return True, f"the quota could not be read ({reading.problem}); SageMaker itself will say"
+    name = quota_name(instance_type, spot=spot)
     ways = (
-        f'ask for an increase of the quota "{quota_name(instance_type, spot=spot)}" in Service Quotas, or set the '
-        f"parameter TrainingInstanceType to a type with four GPUs: {', '.join(_others(instance_type))}"
+        f'ask for an increase of the quota "{name}" in Service Quotas, or set the parameter '
+        f"TrainingInstanceType to a type with four GPUs: {', '.join(_others(instance_type))}"
     )
     if spot:
         ways += ", or set UseSpotTraining to false"
