@@ -1,8 +1,8 @@
 """The account's quota for training instances, and how much of it is in use.
 
-Service Quotas names each type's quota "<type> for training job usage" (spot training has its own) and gives it
-a code that is documented nowhere, so the list is read until the name is found, once per quarter of an hour and
-process. The list of applied quotas leaves out what has only a default: that is asked for second.
+Service Quotas names each type's quota "<type> for training job usage" (spot training has its own) and gives
+it a code that is documented nowhere, so the list is read until the name is found, once per quarter of an hour
+and process. The list of applied quotas leaves out what has only a default: that is asked for second.
 """
 
 from __future__ import annotations
