@@ -174,7 +174,16 @@ def test_drift_is_measured_and_retraining_recovers_it(first: Run, second: Run, d
         gain = found["models"][name]["accuracy"] - champion["accuracy"]
         assert comparison["accuracyDifference"] == pytest.approx(gain)
         assert 0 < comparison["interval"][0] <= gain <= comparison["interval"][1]
-    assert found["recommendation"]["candidate"] in ("old", "new")
+        assert comparison["mcnemar"]["pValue"] < 0.01
+        assert comparison["newestCorrections"]["interval"][0] > 0.3
+        digest = artifact.weights_digest(second.model(name))
+        assert found["models"][name]["weightsSha256"] == digest
+        assert (second.evaluate.outputs / f"evaluation/{name}/report.html").exists()
+    recommended = found["recommendation"]["candidate"]
+    assert recommended in ("old", "new")
+    rules = [rule for rule in found["recommendation"]["rules"] if rule["candidate"] == recommended]
+    assert len(rules) == 4
+    assert all(rule["passed"] for rule in rules)
 
 
 def test_the_same_seed_gives_the_same_weights(first: Run, new_job: NewJob) -> None:
