@@ -106,11 +106,11 @@ def test_what_is_transparent_is_compared_as_a_model_sees_it() -> None:
     assert not same_picture(wide, Image.new("RGB", wide.size, (255, 0, 0)))
 
 
-@pytest.mark.parametrize(("alike", "most"), [(True, 120_000), (False, 20_000 * copies.COMPARISONS)])
-def test_twenty_thousand_blank_pages_are_not_compared_each_with_each(alike: bool, most: int) -> None:
+@pytest.mark.parametrize(("count", "alike", "most"), [(20_000, True, 120_000), (5_000, False, 160_000)])
+def test_blank_pages_are_not_compared_each_with_each(count: int, alike: bool, most: int) -> None:
     blank = describe(Image.new("L", (640, 480), 250))
-    noise = np.random.default_rng(0).integers(-2, 3, (20_000, copies.FEATURES))
-    features = np.tile(blank, (20_000, 1))
+    noise = np.random.default_rng(0).integers(-2, 3, (count, copies.FEATURES))
+    features = np.tile(blank, (count, 1))
     features[:, : copies.FEATURES] += noise.astype(np.int16)
     compared = 0
 
@@ -121,7 +121,7 @@ def test_twenty_thousand_blank_pages_are_not_compared_each_with_each(alike: bool
 
     pairs = links(features, confirm)
     assert compared <= most
-    assert len({later for _, later in pairs.tolist()}) == (19_999 if alike else 0)
+    assert len({later for _, later in pairs.tolist()}) == (count - 1 if alike else 0)
 
 
 def test_a_picture_belongs_to_the_first_that_it_is_a_copy_of_and_to_none_between_the_sides() -> None:
