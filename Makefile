@@ -103,8 +103,8 @@ bench: $(VENV)/.test ## Run the benchmarks; each prints ratios beside its peer o
 	@for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
 bench-serve: $(VENV)/.test .venv-bench/.done ## Measure the inference server beside others, and its latency
-	@$(BIN)/python bench/serve_requests.py
 	@$(BIN)/python bench/serve_latency.py
+	@$(BIN)/python bench/serve_requests.py
 
 build: .venv-sam/.done ## Build what is deployed (sam build), with any host Python
 	@.venv-sam/bin/sam build
