@@ -154,7 +154,7 @@ def newest_questions(paths: list[str], wanted: pl.DataFrame, counts: CaptureCoun
         size += frame.height
         if size >= max(FOLD_ROWS, best.height):  # joined seldom: a join costs as much as all the labels
             best, held, size = _newest([best, *held], wanted), [], 0
-    return _newest([best, *held], wanted).sort("inference_id", "content")
+    return _newest([best, *held], wanted)
 
 
 def _newest(frames: list[pl.DataFrame], wanted: pl.DataFrame) -> pl.DataFrame:

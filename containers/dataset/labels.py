@@ -27,7 +27,7 @@ TABLE = pl.Schema(
 
 
 def read_labels(path: Path) -> pl.DataFrame:
-    """Read a snapshot's ``ground-truth.jsonl``: one row per inference id, sorted by it; none without a file.
+    """Read a snapshot's ``ground-truth.jsonl``: one row per inference id; none without a file.
 
     The rules are those of :func:`dataset.records.read_merged_labels`, which reads a file that is not written
     as the snapshot writes it, and says what is wrong.
@@ -59,7 +59,7 @@ def read_labels(path: Path) -> pl.DataFrame:
         order = ("at", "sequencer", "label", "source", "author")
         table = table.sort(order, descending=True, nulls_last=True)
         table = table.unique("inference_id", keep="first", maintain_order=True)
-    return table.select(*TABLE).sort("inference_id")
+    return table.select(*TABLE)
 
 
 def _parse(lines: bytes) -> pl.DataFrame | None:

@@ -193,13 +193,13 @@ def _read_table(path: Path, name: str, scratch: Path) -> Iterator[Offer]:
 
 
 def join(labels: pl.DataFrame, paths: list[str], counts: CaptureCounts) -> pl.DataFrame:
-    """Return the newest capture of every labelled inference id, with its label, sorted by the id.
+    """Return the newest capture of every labelled inference id, with its label.
 
     Of several captures of one id and time the greatest request holds, so that order decides nothing.
     """
     found = captures.newest_questions(paths, labels.select("inference_id"), counts)
-    several = found.filter(found["inference_id"].is_duplicated())
-    if several.height:
+    if found["inference_id"].n_unique() < found.height:
+        several = found.filter(found["inference_id"].is_duplicated())
         best: dict[str, tuple[tuple[bytes, str], int]] = {}
         for inference_id, content, file, offset, length in several.select(
             "inference_id", "content", "file", "offset", "length"
@@ -219,11 +219,7 @@ def join(labels: pl.DataFrame, paths: list[str], counts: CaptureCounts) -> pl.Da
                 found.join(chosen, on=["inference_id", "content"], how="semi"),
             ]
         )
-    return (
-        found.rename({"at": "captured_at"})
-        .join(labels, on="inference_id", how="inner", maintain_order="none")
-        .sort("inference_id")
-    )
+    return found.rename({"at": "captured_at"}).join(labels, on="inference_id", how="inner")
 
 
 def read_corrections(joined: pl.DataFrame, paths: list[str]) -> Iterator[Offer]:
