@@ -50,9 +50,7 @@ def main(every: int) -> None:
     for number, quality in enumerate(QUALITIES, 1):
         direct = sum(one < count and other // count == number for one, other in pairs.tolist())
         through = int((firsts[number * count :][:count] == np.arange(count)).sum())
-        print(
-            f"quality {quality}: {direct:,} of {count:,} recognised, {through:,} with the help of other copies"
-        )
+        print(f"quality {quality}: {direct:,} of {count:,} recognised, {through:,} with help of other copies")
 
 
 if __name__ == "__main__":
