@@ -72,8 +72,8 @@ def large_png(chance: np.random.Generator) -> bytes:
 
 
 def test_memory_does_not_grow_with_the_images(new_job: NewJob) -> None:
-    # Given 26 and 79 MiB of images, half of them as files and half captured; not as Parquet, whose reading has
-    # been seen to take memory that grows with the file
+    # Given 26 and 79 MiB of images, half of them as files and half captured; not as Parquet, which has been
+    # seen to take memory that grows with the file while it is read
     chance = np.random.default_rng(0)
     peaks = []
     for count in (100, 300):
