@@ -9,12 +9,14 @@ information / signals algorithm success and failure" in the SageMaker developer 
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
 import signal
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,9 +228,12 @@ def extract_model(directory: Path, target: Path) -> Path | None:
         raise ArtifactError(f"{directory} holds {len(archives)} model.tar.gz, expected one: {archives}")
     target.mkdir(parents=True, exist_ok=True)
     try:
-        with tarfile.open(archives[0], "r:gz") as archive:
-            archive.extractall(target, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
+        with gzip.open(archives[0]) as content:
+            with tarfile.open(fileobj=content, mode="r:") as archive:
+                archive.extractall(target, filter="data")
+            while content.read(1024 * 1024):  # to its end: only there the checksum is looked at
+                pass
+    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise ArtifactError(f"{archives[0]} cannot be unpacked: {error}") from error
     return target
 

@@ -7,6 +7,7 @@ import json
 import signal
 import tarfile
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -163,6 +164,20 @@ def test_a_model_archive_is_found_at_any_depth_and_never_writes_outside(tmp_path
     (tmp_path / "cut/model.tar.gz").write_bytes((channel / "other/model.tar.gz").read_bytes()[:30])
     with pytest.raises(ArtifactError, match="cannot be unpacked"):
         contract.extract_model(tmp_path / "cut", tmp_path / "target")
+
+
+def test_a_model_archive_that_is_damaged_anywhere_is_refused(tmp_path: Path) -> None:
+    # What was unpacked of a damaged archive looks whole: only the checksum at its end tells.
+    weights, source = tmp_path / "model.safetensors", tmp_path / "champion/model.tar.gz"
+    weights.write_bytes(bytes(byte % 7 * 31 % 8 + 97 for byte in Random(1).randbytes(20_000)))
+    source.parent.mkdir()
+    with tarfile.open(source, "w:gz") as archive:
+        archive.add(weights, weights.name)
+    whole = source.read_bytes()
+    for place in range(100, len(whole) - 100, 250):
+        source.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(ArtifactError, match="cannot be unpacked"):
+            contract.extract_model(source.parent, tmp_path / "target")
 
 
 def test_a_log_line_is_json_and_the_metric_definitions_find_its_numbers() -> None:
