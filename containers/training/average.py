@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -24,27 +23,51 @@ class Average:
     ----------
     module
         The average: parameters and floating-point buffers (batch normalisation's statistics). What is no
-        floating-point number, such as a count, is the model's own.
+        floating-point number, such as a count, or begins as no finite one, such as an attention mask of -inf
+        (whose difference to itself is no number), is the model's own.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).requires_grad_(False).eval()
         self._decay = decay
-        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
-        smooth = [pair for pair in pairs if pair[0].is_floating_point()]
-        exact = [pair for pair in pairs if not pair[0].is_floating_point()]
-        self._smooth = [mine for mine, _ in smooth], [theirs for _, theirs in smooth]
-        self._exact = [mine for mine, _ in exact], [theirs for _, theirs in exact]
+        self._parameters = (
+            [mine.detach() for mine in self.module.parameters()],
+            [theirs.detach() for theirs in model.parameters()],
+        )
+        pairs = list(zip(_buffers(self.module), _buffers(model), strict=True))
+        self._smooth = [pair for pair in pairs if _can_be_averaged(_at(pair[0]))]
+        self._exact = [pair for pair in pairs if not _can_be_averaged(_at(pair[0]))]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the model after `step`, counted from 0."""
-        mine, theirs = self._smooth
-        torch._foreach_lerp_(mine, theirs, 1 - decay_at(step, self._decay))
-        mine, theirs = self._exact
-        if mine:
-            torch._foreach_copy_(mine, theirs)
+        mine, theirs = self._parameters
+        # Buffers by their places: a model may put another tensor there in every step.
+        smooth = [_at(place) for place, _ in self._smooth], [_at(place) for _, place in self._smooth]
+        torch._foreach_lerp_([*mine, *smooth[0]], [*theirs, *smooth[1]], 1 - decay_at(step, self._decay))
+        if self._exact:
+            torch._foreach_copy_(
+                [_at(place) for place, _ in self._exact], [_at(place) for _, place in self._exact]
+            )
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [each.detach() for each in chain(model.parameters(), model.buffers())]
+_Place = tuple[nn.Module, str]
+
+
+def _buffers(model: nn.Module) -> list[_Place]:
+    """Return where each buffer is; one that several modules share only once."""
+    found: dict[int, _Place] = {}
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            found.setdefault(id(buffer), (module, name))
+    return list(found.values())
+
+
+def _at(place: _Place) -> Tensor:
+    module, name = place
+    buffer: Tensor = getattr(module, name)
+    return buffer
+
+
+def _can_be_averaged(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isfinite().all())

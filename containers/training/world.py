@@ -43,6 +43,10 @@ LAUNCHER_NOTICES = 3.0
 """Seconds in which the launcher, which looks ten times a second, has seen that a process ended."""
 
 
+SAVING_TAKES = 110
+"""Seconds that the processes have to save once SIGTERM has come: SageMaker kills the container after 120."""
+
+
 class RankFailedError(ContainerError):
     """A process of the training group ended before its time; the failure file says what it was."""
 
@@ -209,7 +213,8 @@ def launch(resources: Resources, processes: int) -> None:
     )
     event(log, "launching", hosts=len(hosts), processes_per_host=processes)
     try:
-        elastic_launch(config, sys.executable)("-m", "training", "rank")
+        with _time_to_save():
+            elastic_launch(config, sys.executable)("-m", "training", "rank")
     except SignalException:
         raise SystemExit(EXIT_STOPPED) from None  # the processes have had the signal, and their time
     except ChildFailedError as error:
@@ -217,6 +222,28 @@ def launch(resources: Resources, processes: int) -> None:
         if failure.exitcode in (EXIT_STOPPED, -signal.SIGTERM):
             raise SystemExit(EXIT_STOPPED) from None
         raise _failed(rank, failure.exitcode) from error
+
+
+@contextmanager
+def _time_to_save() -> Iterator[None]:
+    """Let the launcher wait for the checkpoint after SIGTERM.
+
+    By itself it kills the processes after 30 seconds, and not every torch can be told otherwise. A step, a
+    validation and a large model's checkpoint may take longer. Where no signal is passed on a process has
+    failed, and there is nothing to wait for.
+    """
+    from torch.distributed.elastic.multiprocessing.api import PContext
+
+    close = PContext.close
+
+    def patiently(self: PContext, death_sig: signal.Signals | None = None, timeout: int = 30) -> None:
+        close(self, death_sig, timeout if death_sig is None else max(timeout, SAVING_TAKES))
+
+    PContext.close = patiently  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PContext.close = close  # type: ignore[method-assign]
 
 
 def _failed(rank: int, code: int) -> RankFailedError:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from models.catalogue import find
 from models.interface import ModelShape, Transforms
 from tests.containers.conftest import Digit, Job
 from training import store, train, world
-from training.average import decay_at
+from training.average import Average, decay_at
 from training.checkpoints import Checkpoints, Progress, Trained
 from training.loader import Loader
 from training.sampler import Sampler
@@ -510,6 +511,54 @@ def test_class_weights() -> None:
 
 def test_the_average_forgets_quickly_at_first() -> None:
     assert [round(decay_at(step, 0.999), 3) for step in (0, 10, 90, 100_000)] == [0.1, 0.55, 0.91, 0.999]
+
+
+class Masked(nn.Module):
+    """Has a mask, as attention does, and puts its statistics anew into a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = self.mean + 1
+        answer: Tensor = self.head(self.mask.softmax(1) @ x - self.mean)
+        return answer
+
+
+def test_the_average_follows_whatever_a_model_keeps_in_its_buffers() -> None:
+    model = Masked()
+    average = Average(model, 0.5)
+    for step in range(20):
+        model(torch.ones(3))
+        average.update(step)
+    kept = average.module.state_dict()
+    assert torch.equal(kept["mask"], model.mask)
+    assert kept["mean"].isclose(model.mean - 1, atol=0.1).all()  # of half of what each step adds
+    assert average.module(torch.ones(3)).isfinite().all()
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(signal.SIGTERM, world.SAVING_TAKES), (None, 30)])
+def test_the_launcher_waits_for_the_checkpoint_when_it_is_stopped(
+    given: signal.Signals | None, seconds: int
+) -> None:
+    from torch.distributed.elastic.multiprocessing.api import PContext
+
+    waited = []
+    context: Any = SimpleNamespace(
+        _close=lambda death_sig, timeout: waited.append(timeout),
+        _tail_logs=[],
+        filtered_stdout=None,
+        filtered_stderr=None,
+    )
+    before = PContext.close
+    with world._time_to_save():
+        PContext.close(context, given)
+    assert waited == [seconds]
+    assert PContext.close is before
 
 
 def test_hyperparameters_reach_the_settings(job: Job) -> None:
