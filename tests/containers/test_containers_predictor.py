@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,6 +119,26 @@ def test_a_decoders_surprise_is_its_own_pictures(
     (answer,) = predictor.answer(requests(digits[:1]))
     assert isinstance(answer, BadImageError)
     assert str(answer) == "the picture cannot be read: IndexError: beyond the end"
+
+
+def test_what_cannot_be_read_is_not_kept_decoded_until_the_batch_ends(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(model, max_batch=8)
+    decoded: list[weakref.ref[Any]] = []
+
+    class Rows(list[Any]):
+        """What a body became; a plain list takes no weak reference."""
+
+    def loads(_: bytes) -> dict[str, Any]:
+        rows = Rows([[]] * 1000)
+        decoded.append(weakref.ref(rows))
+        return {"pixels": rows}
+
+    monkeypatch.setattr("common.inputs.json.loads", loads)
+    answers = predictor.answer([Request(b"{}", "application/json", 3)] * 8)
+    assert [type(answer) for answer in answers] == [BadImageError] * 8
+    assert [rows() for rows in decoded] == [None] * 8
 
 
 def test_large_pictures_are_decoded_side_by_side_with_the_same_answers(
