@@ -251,6 +251,9 @@ class Application:
             if batcher.waiting > self._limits.max_batch:
                 return orjson.dumps((await _unless_gone(answer, receive)).to_json())
             return orjson.dumps((await answer).to_json())
+        except ClientGoneError:
+            batcher.forget()
+            raise
         except TooLateError as error:
             raise HttpError(
                 HTTPStatus.SERVICE_UNAVAILABLE,

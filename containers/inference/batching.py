@@ -154,6 +154,10 @@ class Batcher(Generic[Item, Result]):
             self._plan()
         return answer
 
+    def forget(self) -> None:
+        """Let go of the waiting items whose answers nobody wants any more: they hold memory and places."""
+        self._waiting = deque(entry for entry in self._waiting if not entry.answer.done())
+
     def _plan(self) -> None:
         """Let the next batch begin when the oldest item's budget is over, or at once when it is full.
 
@@ -235,5 +239,6 @@ class Batcher(Generic[Item, Result]):
         for entry in left:
             if entry.deadline <= now:
                 entry.answer.set_exception(TooLateError("the request's time is over"))
+        self.forget()
         if later := [entry.deadline for entry in left if entry.deadline > now]:
             self._watch_until(min(later))

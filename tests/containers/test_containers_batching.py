@@ -236,6 +236,12 @@ def serve(limits: Limits, play: Callable[[Call, Model], Awaitable[None]]) -> Non
     asyncio.run(whole())
 
 
+async def answered(call: Call) -> None:
+    """Ask until an answer comes in time: on a busy machine one may miss a limit of 50 ms."""
+    while (await call())[0] != 200:
+        await asyncio.sleep(0.001)
+
+
 def test_ping_answers_while_the_model_computes_and_one_bad_picture_harms_nobody() -> None:
     async def play(call: Call, model: Model) -> None:
         calls = [asyncio.create_task(call(body=body)) for body in (b"x", b"bad", b"y")]
@@ -278,13 +284,17 @@ def test_bodies_in_flight_are_bounded_before_they_are_read() -> None:
 
 def test_a_request_is_given_up_before_sagemaker_does() -> None:
     async def play(call: Call, model: Model) -> None:
-        status, headers, answer = await call()
-        assert (status, headers[b"retry-after"]) == (503, b"1")
-        assert answer["error"] == "no answer within 0.05 s: the endpoint is overloaded"
+        computing = asyncio.create_task(call())
+        await until(model.running.is_set)
+        for _ in range(2):  # the first that was given up leaves its place to the second
+            status, headers, answer = await call()
+            assert (status, headers[b"retry-after"]) == (503, b"1")
+            assert answer["error"] == "no answer within 0.05 s: the endpoint is overloaded"
+        assert (await computing)[0] == 503
         model.go.set()
-        assert (await call())[0] == 200
+        await answered(call)
 
-    serve(Limits(answer_within=0.05), play)
+    serve(Limits(answer_within=0.05, max_waiting=1), play)
 
 
 def test_a_body_that_does_not_come_ends_its_connection() -> None:
@@ -293,7 +303,7 @@ def test_a_body_that_does_not_come_ends_its_connection() -> None:
         assert (status, headers[b"connection"]) == (408, b"close")
         assert answer["error"] == "the body did not come within 0.05 s"
         model.go.set()
-        assert (await call())[0] == 200
+        await answered(call)
 
     serve(Limits(answer_within=0.05), play)
 
@@ -313,11 +323,13 @@ def test_who_leaves_the_queue_is_neither_computed_nor_answered() -> None:
         await asyncio.sleep(0.01)
         leaves.set()
         assert await calls[3] == (0, {}, None)
+        calls[3] = asyncio.create_task(call(body=b"3"))  # there is a place again
+        await asyncio.sleep(0.01)
         model.go.set()
-        assert [(await task)[0] for task in calls[:3]] == [200, 200, 200]
-        assert sorted(model.computed) == [b"0", b"1", b"2"]
+        assert [(await task)[0] for task in calls] == [200, 200, 200, 200]
+        assert sorted(model.computed) == [b"0", b"1", b"2", b"3"]
 
-    serve(Limits(max_batch=2), play)
+    serve(Limits(max_batch=2, max_waiting=3), play)
 
 
 def test_what_the_model_cannot_answer_is_a_reason_and_its_own_requests() -> None:
