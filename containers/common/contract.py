@@ -26,6 +26,8 @@ from typing import Any
 from common.errors import ArtifactError, ContainerError, ContractError
 
 BASE_DIR_VARIABLE = "ML_BASE_DIR"
+BASE_DIR = Path("/opt/ml")
+SCRATCH = Path("/tmp/truthloop")  # noqa: S108 - a container's, and one job's alone
 FAILURE_MAX_CHARS = 1024
 """SageMaker shows the first 1,024 characters of the failure file."""
 EXIT_INTERNAL = 1
@@ -44,7 +46,7 @@ class Paths:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Paths:
         """Return the paths below ``ML_BASE_DIR``."""
         values = os.environ if environment is None else environment
-        return cls(Path(values.get(BASE_DIR_VARIABLE) or "/opt/ml"))
+        return cls(Path(values.get(BASE_DIR_VARIABLE) or BASE_DIR))
 
     @property
     def model(self) -> Path:
@@ -58,8 +60,13 @@ class Paths:
 
     @property
     def scratch(self) -> Path:
-        """Room on the instance's volume for what lasts as long as the job."""
-        return self.base / "scratch"
+        """Room on the instance's volume for what lasts as long as the job.
+
+        On SageMaker below ``/tmp``. What lies in ``/opt/ml`` beside the paths that SageMaker gives a meaning
+        is on the container's own disk, a few dozen GB whatever ``VolumeSizeInGB`` says. Source: "SageMaker AI
+        environment variables and the default paths for training storage locations", developer guide.
+        """
+        return SCRATCH if self.base == BASE_DIR else self.base / "scratch"
 
     @property
     def failure(self) -> Path:

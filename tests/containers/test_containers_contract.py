@@ -18,9 +18,12 @@ from common.errors import ArtifactError, ContractError
 
 def test_every_path_derives_from_the_base_directory(tmp_path: Path) -> None:
     assert Paths.from_environment({}).channel("train") == Path("/opt/ml/input/data/train")
+    # Only there SageMaker's volume is; what else is in /opt/ml lies on the container's small disk.
+    assert Paths.from_environment({}).scratch.parent == Path("/tmp")
     paths = Paths.from_environment({"ML_BASE_DIR": str(tmp_path)})
     for path in (
         paths.model,
+        paths.scratch,
         paths.failure,
         paths.message,
         paths.config("hyperparameters"),
