@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -264,16 +265,21 @@ def test_whoever_is_asked_first_stops_the_processes_of_all_instances(
     assert stopped["total_steps"] == newest_step(jobs[0].base / "checkpoints")
 
 
+def ranks_of(launcher: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # others' processes come and go
+            status, command = (path / "status").read_text(), (path / "cmdline").read_bytes()
+            if f"\nPPid:\t{launcher}\n" in status and b"rank" in command:
+                found.append(int(path.name))
+    return found
+
+
 def test_a_process_that_is_killed_ends_the_job_with_its_reason(job: Job, digits: list[Digit]) -> None:
     prepare(job, digits[:300], processes_per_host="2", epochs="400", checkpoint_seconds="0.1")
     process = job.start("training", "train")
     until_saved(job.base / "checkpoints", 0, lambda: process.poll() is None)
-    ranks = [
-        int(path.name)
-        for path in Path("/proc").glob("[0-9]*")
-        if f"\nPPid:\t{process.pid}\n" in (path / "status").read_text()
-        and b"rank" in (path / "cmdline").read_bytes()
-    ]
+    ranks = ranks_of(process.pid)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
     _, log = process.communicate(timeout=WITHIN)
