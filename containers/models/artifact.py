@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -129,8 +129,10 @@ def save(directory: Path, card: ModelCard, model: nn.Module) -> None:
         As `weights_of`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(weights_of(model), directory / WEIGHTS)
-    (directory / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n", "utf-8")
+    text = (json.dumps(card.to_json(), indent=2) + "\n").encode()
+    # So the digest of the weights, which the registry knows, vouches for the labels and their order too.
+    save_file(weights_of(model), directory / WEIGHTS, metadata={CARD: hashlib.sha256(text).hexdigest()})
+    (directory / CARD).write_bytes(text)
     # safetensors makes files that only their owner may read. A training job is root, the endpoint's server is
     # not, and the archive between them keeps the mode.
     for name in (WEIGHTS, CARD):
@@ -210,6 +212,20 @@ def weights_digest(directory: Path) -> str:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
 
 
+def _require_card(directory: Path) -> None:
+    """Refuse a ``model.json`` that is not the one of the weights; older weights do not say which it was."""
+    try:
+        with safe_open(directory / WEIGHTS, "pt") as file:
+            wanted = (file.metadata() or {}).get(CARD)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{directory / WEIGHTS} cannot be read: {error}") from error
+    if wanted and hashlib.sha256((directory / CARD).read_bytes()).hexdigest() != wanted:
+        raise ArtifactError(
+            f"{directory / CARD} is not the one that {WEIGHTS} was saved with: the artefact was changed "
+            "after it was evaluated; register it again or restore the object's version"
+        )
+
+
 def load(directory: Path, digest: str = "") -> tuple[ModelCard, nn.Module]:
     """Load an artefact as a model in evaluation mode, on the CPU.
 
@@ -218,7 +234,7 @@ def load(directory: Path, digest: str = "") -> tuple[ModelCard, nn.Module]:
     directory
         Where the artefact is unpacked.
     digest
-        SHA-256 that the weights must have; empty: any.
+        SHA-256 that the weights must have, which then vouch for ``model.json``; empty: any.
 
     Raises
     ------
@@ -231,6 +247,8 @@ def load(directory: Path, digest: str = "") -> tuple[ModelCard, nn.Module]:
             f"{directory / WEIGHTS} has the SHA-256 {found} and the registry says {digest}: the artefact was "
             "changed after it was evaluated; register it again or restore the object's version"
         )
+    if digest:
+        _require_card(directory)
     model = card.build()
     try:
         model.load_state_dict(load_weights(directory))

@@ -94,6 +94,19 @@ def test_a_description_that_does_not_fit_is_refused(
         artifact.load(tmp_path)
 
 
+def test_the_registered_digest_vouches_for_the_labels_too(tmp_path: Path) -> None:
+    artifact.save(tmp_path, card(), build("convnet", card().shape))
+    digest = artifact.weights_digest(tmp_path)
+    assert artifact.load(tmp_path, digest)[0] == card()
+    swapped = [LABELS[1], LABELS[0], *LABELS[2:]]
+    (tmp_path / "model.json").write_text(json.dumps(card().to_json() | {"labels": swapped}))
+    with pytest.raises(ArtifactError, match=r"model.json is not the one that model.safetensors was saved"):
+        artifact.load(tmp_path, digest)
+    # Weights of before say nothing of it.
+    save_file(artifact.load_weights(tmp_path), tmp_path / "model.safetensors")
+    assert artifact.load(tmp_path, artifact.weights_digest(tmp_path))[0].labels == swapped
+
+
 def test_an_artefact_can_be_read_by_another_user(tmp_path: Path) -> None:
     # A training job writes it as root; the endpoint's server, which is not root, must be able to read it.
     artifact.save(tmp_path, card(), build("convnet", card().shape))
