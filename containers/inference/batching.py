@@ -114,8 +114,6 @@ class Batcher(Generic[Item, Result]):
         self._watch: asyncio.TimerHandle | None = None
         self.now = self._loop.time
         """The clock of deadlines."""
-        self.batches = 0
-        self.items = 0
         self.failures: list[str] = []
         """Why the newest batches failed, since the last one that did not."""
 
@@ -188,8 +186,6 @@ class Batcher(Generic[Item, Result]):
                 batch.append(entry)
         if not batch:
             return
-        self.batches += 1
-        self.items += len(batch)
         self._computing = batch
         self._started = self.now()
         self._worker.submit(self._work, batch)
