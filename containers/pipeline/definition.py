@@ -422,7 +422,7 @@ Parameters:
     Description: Channels of a first model's input.
   BatchSize:
     Type: Number
-    Description: Images per step and process of training.
+    Description: Images per step of training, over all GPUs of all instances.
   Hyperparameters:
     Type: String
     Description: Other hyperparameters of training, name=value,name=value.
