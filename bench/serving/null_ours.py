@@ -19,7 +19,8 @@ from inference.answers import Answer, Scored
 from inference.app import Application
 
 SCORES = {str(digit): 0.91 if digit == 7 else 0.01 for digit in range(10)}
-ANSWER = Answer("7", 0.91, (Scored("7", 0.91), Scored("0", 0.01), Scored("1", 0.01)), SCORES, "g00000001/new")
+TOP = tuple(Scored(label=label, score=SCORES[label]) for label in ("7", "0", "1"))
+ANSWER = Answer("7", 0.91, TOP, SCORES, "g00000001/new")
 
 
 class NullPredictor:

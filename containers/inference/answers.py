@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypedDict
 
 
-class Request(NamedTuple):
+@dataclass(slots=True)
+class Request:
     """One picture to classify: the body as it came, its content type, how many labels are wanted."""
 
     body: bytes
@@ -14,9 +15,8 @@ class Request(NamedTuple):
     top_k: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A label and its probability."""
+class Scored(TypedDict):
+    """A label and its probability, as they stand in an answer's body."""
 
     label: str
     score: float
@@ -37,7 +37,7 @@ class Answer:
         return {
             "label": self.label,
             "score": self.score,
-            "topK": [{"label": best.label, "score": best.score} for best in self.top_k],
+            "topK": self.top_k,
             "scores": self.scores,
             "model": self.model,
         }

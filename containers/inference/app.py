@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import re
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -52,8 +51,7 @@ MAX_HEADER_CHARS = 1024
 """SageMaker takes at most so many visible ASCII characters back as custom attributes."""
 _KINDS = {kind.encode(): kind for kind in CONTENT_TYPES}
 """Content types as nearly every client writes them."""
-_TOP_K = re.compile(rb"(?:^|,)\s*top_k\s*=([^,]*)")
-_NUMBER_ABOVE_0 = re.compile(rb"\s*0*[1-9][0-9]{0,5}\s*")
+MAX_TOP_K_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -131,28 +129,32 @@ class Application:
                 await self._lifespan(receive, send)
             return
         headers = dict(scope["headers"])
-        answered = [_JSON_HEADER]
+        refused: tuple[Header, ...] = ()
         status = 200
         try:
-            content = await self._route(scope["method"], scope["path"], headers, receive)
+            if scope["path"] == "/invocations" and scope["method"] == "POST" and self._batcher is not None:
+                content = await self._invoke(headers, receive, self._batcher)
+            else:
+                content = self._other(scope["method"], scope["path"])
         except ClientGoneError:
             return
         except HttpError as error:
             status, content = int(error.status), orjson.dumps({"error": error.reason})
             # A client that asked first whether to send its body must not send it into the next request.
             if error.close or b"expect" in headers:
-                answered.append(_CLOSE_HEADER)
+                refused += (_CLOSE_HEADER,)
             if status == HTTPStatus.SERVICE_UNAVAILABLE:
-                answered.append(_RETRY_HEADER)
+                refused += (_RETRY_HEADER,)
         except Exception:
             log.exception("the request failed")
             status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
             content = orjson.dumps({"error": "internal error: see the endpoint's log"})
-        answered.append((b"content-length", b"%d" % len(content)))
-        for name in (ATTRIBUTES_HEADER, INFERENCE_ID_HEADER):
-            value = headers.get(name)
-            if value is not None and _is_plain(value):
-                answered.append((name, value))
+        answered = [_JSON_HEADER, (b"content-length", b"%d" % len(content)), *refused]
+        attributes, inference_id = headers.get(ATTRIBUTES_HEADER), headers.get(INFERENCE_ID_HEADER)
+        if attributes is not None and _is_plain(attributes):
+            answered.append((ATTRIBUTES_HEADER, attributes))
+        if inference_id is not None and _is_plain(inference_id):
+            answered.append((INFERENCE_ID_HEADER, inference_id))
         await send({"type": "http.response.start", "status": status, "headers": answered})
         await send({"type": "http.response.body", "body": content})
 
@@ -199,7 +201,8 @@ class Application:
         )
         self._predictor = predictor
 
-    async def _route(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    def _other(self, method: str, path: str) -> bytes:
+        """Answer everything that is no picture for a model that is loaded."""
         if path == "/invocations":
             wanted = "POST"
         elif path == "/ping":
@@ -210,9 +213,7 @@ class Application:
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {wanted}, not {method}")
         if self._predictor is None or self._batcher is None:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the model is being loaded")
-        if wanted == "GET":
-            return self._health(self._predictor, self._batcher)
-        return await self._invoke(headers, receive, self._batcher)
+        return self._health(self._predictor, self._batcher)
 
     def _health(self, predictor: Predictor, batcher: Batcher[Request, Answer]) -> bytes:
         """Say whether requests can be answered: a GPU that is gone fails every batch until it is replaced."""
@@ -354,11 +355,13 @@ def _top_k(attributes: bytes) -> int:
             HTTPStatus.BAD_REQUEST,
             f"the custom attributes must be at most {MAX_HEADER_CHARS} visible ASCII characters",
         )
-    found = _TOP_K.search(attributes)
-    if found is None:
-        return DEFAULT_TOP_K
-    if not _NUMBER_ABOVE_0.fullmatch(found[1]):
-        raise HttpError(
-            HTTPStatus.BAD_REQUEST, f"top_k is {found[1].decode()!r}: it must be a whole number above 0"
-        )
-    return int(found[1])
+    for attribute in attributes.split(b","):
+        name, is_set, value = attribute.partition(b"=")
+        if is_set and name.strip() == b"top_k":
+            digits = value.strip().lstrip(b"0")
+            if not digits.isdigit() or len(digits) > MAX_TOP_K_DIGITS:
+                raise HttpError(
+                    HTTPStatus.BAD_REQUEST, f"top_k is {value.decode()!r}: it must be a whole number above 0"
+                )
+            return int(digits)
+    return DEFAULT_TOP_K

@@ -187,9 +187,13 @@ class Predictor:
             )
         order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
         labels = self.card.labels
-        best = tuple(Scored(labels[index], scores[index]) for index in order[:top_k])
+        best = tuple(Scored(label=labels[index], score=scores[index]) for index in order[:top_k])
         return Answer(
-            best[0].label, best[0].score, best, dict(zip(labels, scores, strict=True)), self.card.version
+            labels[order[0]],
+            scores[order[0]],
+            best,
+            dict(zip(labels, scores, strict=True)),
+            self.card.version,
         )
 
 

@@ -82,6 +82,25 @@ def test_an_idle_model_waits_for_company_within_the_budget(sent: int, batches: l
     assert held.batches == batches
 
 
+@pytest.mark.parametrize(("turns", "batches"), [(1, [[0, 1, 2, 3], [4, 5]]), (20, [[0], [1, 2, 3, 4], [5]])])
+def test_a_batch_gathers_while_each_turn_brings_somebody(turns: int, batches: list[list[int]]) -> None:
+    held = Held()
+
+    async def play() -> None:
+        queue = batcher(held)
+        tasks = []
+        for item in range(6):
+            tasks.append(asyncio.create_task(ask(queue, item)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        await until(held.running.is_set)
+        held.go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+    assert held.batches == batches
+
+
 def test_an_error_is_its_items_own_and_a_crash_is_everybodys() -> None:
     held = Held()
     held.go.set()
@@ -148,6 +167,9 @@ def test_who_has_gone_is_not_computed_and_who_comes_too_many_is_refused() -> Non
     assert held.batches == [[1], [3], [5]]
 
 
+TOP = (Scored(label="7", score=0.9), Scored(label="1", score=0.1))
+
+
 class Model:
     """A predictor whose answers the test lets go."""
 
@@ -171,10 +193,7 @@ class Model:
         if b"crash" in bodies:
             raise RuntimeError("CUDA error: unspecified launch failure")
         return [
-            self.errors.get(request.body)
-            or Answer(
-                "7", 0.9, (Scored("7", 0.9), Scored("1", 0.1))[: request.top_k], {"7": 0.9, "1": 0.1}, "m"
-            )
+            self.errors.get(request.body) or Answer("7", 0.9, TOP[: request.top_k], {"7": 0.9, "1": 0.1}, "m")
             for request in requests
         ]
 
