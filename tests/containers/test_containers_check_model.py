@@ -97,6 +97,14 @@ def test_a_broken_model_is_convicted_in_words(tmp_path: Path, broken: Broken) ->
     assert finding.broken.expected.endswith(".")
 
 
+def test_a_model_that_is_made_for_a_small_learning_rate_is_acquitted(tmp_path: Path) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text(GOOD + "\nPREFERENCES = Preferences(learning_rate=3e-4)\n")
+    findings = inspect(file, SMALL)
+    assert all(finding.kept for finding in findings), "\n".join(map(str, findings))
+    assert any("slowly, from" in str(finding) for finding in findings)
+
+
 def test_broken_files_tell_what_could_not_be_checked(tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text("import nothing_of_the_kind\n")
