@@ -31,7 +31,7 @@ from dataset.records import instant
 CHUNK_BYTES = 8 * 1024 * 1024
 """Lines that are parsed together. A line that is longer is a chunk of its own."""
 READ_BYTES = 64 * 1024
-BLANKS = (b" ", b"\t", b"\r")
+BLANKS = (ord(" "), ord("\t"), ord("\r"))
 TOLD = 20
 """Lines of a chunk that are named in the log when they are malformed."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -177,13 +177,7 @@ def answers(directory: Path, counts: CaptureCounts) -> Iterator[Answer]:
 def _records(paths: list[str], schema: pl.Schema, counts: CaptureCounts) -> Iterator[pl.DataFrame]:
     """Yield what is whole of each chunk: ``inference_id``, ``at``, ``data``, ``encoding``, and its place."""
     for chunk in _chunks(paths):
-        ends = np.flatnonzero(np.frombuffer(chunk.content, np.uint8) == ord("\n")).astype(np.int64)
-        begins = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
-        lines = np.stack([begins, ends], axis=1)
-        lines = lines[lines[:, 1] > lines[:, 0]]
-        if _may_have_blank_lines(chunk.content):
-            filled = [bool(bytes(chunk.content[a:b]).strip()) for a, b in lines.tolist()]
-            lines = lines[np.array(filled, np.bool_)]
+        lines = _lines(chunk.content)
         counts.lines += len(lines)
         if not len(lines):
             continue
@@ -210,8 +204,16 @@ def _records(paths: list[str], schema: pl.Schema, counts: CaptureCounts) -> Iter
         )
 
 
-def _may_have_blank_lines(content: bytearray) -> bool:
-    return content[:1] in BLANKS or any(content.find(b"\n" + blank) >= 0 for blank in BLANKS)
+def _lines(content: bytearray) -> NDArray[np.int64]:
+    """Return where the lines that are not blank begin and end: shape ``(n, 2)``."""
+    characters = np.frombuffer(content, np.uint8)
+    ends = np.flatnonzero(characters == ord("\n")).astype(np.int64)
+    begins = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+    lines = np.stack([begins, ends], axis=1)[ends > begins]
+    # A blank line begins with a blank, which hardly any other does: only these are looked at one by one.
+    suspects = np.flatnonzero(np.isin(characters[lines[:, 0]], BLANKS))
+    blank = [row for row in suspects.tolist() if not bytes(content[slice(*lines[row].tolist())]).strip()]
+    return np.delete(lines, blank, axis=0)
 
 
 def _parse(

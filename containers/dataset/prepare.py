@@ -41,11 +41,11 @@ from dataset.near_duplicates import Features
 from dataset.pictures import Looks, Place, Workers, are_same, captured_body, look_at_all, read_all
 from dataset.shards import write_shards
 from dataset.sides import BASE, CORRECTION, LABELLED, PLACE, ROW, Sides, divide
+from dataset.tables import pieces
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-PARQUET_ROWS = 1024
 BATCH_BYTES = 2 * 1024 * 1024
-"""Of images in memory at once: of a base file, beside its row group, and of what a process hands over."""
+"""Of images in memory at once, of what a process hands over."""
 LOOK_AT_ONCE = 64
 FRAME_ROWS = 4096
 TOLD = 100
@@ -164,32 +164,14 @@ def read_base(directory: Path, scratch: Path) -> Iterator[Offer]:
 def _read_table(path: Path, name: str, scratch: Path) -> Iterator[Offer]:
     scratch.mkdir(parents=True, exist_ok=True)
     copy = scratch / "base-images"
-    try:
-        table = pl.scan_parquet(path, glob=False).select("example_id", "image", "label")
-        kind = table.collect_schema()["image"]
-        if kind != pl.Binary:
-            raise BaseSetError(f"{name}: image must be binary (it is {kind})")
-        rows = table.select(pl.len()).collect().item()
-        at_once = max(1, min(PARQUET_ROWS, BATCH_BYTES * rows // max(1, path.stat().st_size)))
-        table = table.cast({"example_id": pl.String, "label": pl.String})
-        with copy.open("ab") as file:
-            offset = file.tell()
-            for batch in table.collect_batches(chunk_size=at_once):
-                if any(batch[column].null_count() for column in batch.columns):
-                    raise BaseSetError(f"{name}: no column may hold nulls")
-                places = []
-                for image in batch["image"]:
-                    file.write(image)
-                    places.append(Place(str(copy), offset, len(image)))
-                    offset += len(image)
-                file.flush()
-                for example_id, label, place in zip(batch["example_id"], batch["label"], places, strict=True):
-                    yield Offer(example_id, label, BASE, place)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BaseSetError(
-            f"{name} cannot be read as a base set: {error}. It needs the columns "
-            "example_id (string), image (binary) and label (string)"
-        ) from error
+    with copy.open("ab") as file:
+        offset = file.tell()
+        for example_ids, images, labels in pieces(path, name):
+            file.writelines(images)
+            file.flush()
+            for example_id, image, label in zip(example_ids, images, labels, strict=True):
+                yield Offer(example_id, label, BASE, Place(str(copy), offset, len(image)))
+                offset += len(image)
 
 
 def join(labels: pl.DataFrame, paths: list[str], counts: CaptureCounts) -> pl.DataFrame:

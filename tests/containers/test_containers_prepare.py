@@ -255,7 +255,7 @@ def damaged_parquet(job: Job, digits: list[Digit]) -> str:
 def images_as_text(job: Job, digits: list[Digit]) -> str:
     table = base_table(digits[:3]).with_columns(image=pl.lit("text"))
     table.write_parquet(job.write_input("base/part.parquet", b""))
-    return "BaseSetError: part.parquet: image must be binary (it is String)"
+    return "BaseSetError: part.parquet: image must be binary (it is large_string)"
 
 
 def one_label_only(job: Job, digits: list[Digit]) -> str:
