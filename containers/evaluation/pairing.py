@@ -155,7 +155,9 @@ def is_worse(change: ClassChange, bound: float) -> bool:
     More than ``bound`` of its examples must be lost, and more than one: of a class with three examples a
     single one is a third, and one picture must not decide about a model.
     """
-    return change.lost > max(1.0, bound * change.support)
+    allowed = bound * change.support
+    # 0.29 of 100 is 28.999…: exactly the bound is not more than it.
+    return change.lost > 1 and change.lost > allowed and not math.isclose(change.lost, allowed)
 
 
 def may_be_chance(worst: Sequence[ClassChange], compared: int) -> bool:

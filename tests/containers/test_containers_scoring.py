@@ -232,6 +232,12 @@ def test_a_class_is_worse_when_more_than_the_bound_and_more_than_one_picture_is_
     assert is_worse(change(lost, support), 0.1) is worse
 
 
+def test_exactly_the_bound_is_not_more_than_it_whatever_floating_point_makes_of_it() -> None:
+    assert 0.29 * 100 < 29
+    assert not is_worse(change(29, 100), 0.29)
+    assert is_worse(change(30, 100), 0.29)
+
+
 def test_classes_are_compared_by_recall_where_the_champion_knows_them() -> None:
     from sklearn.metrics import recall_score
 
