@@ -51,7 +51,7 @@ MAX_HEADER_CHARS = 1024
 """SageMaker takes at most so many visible ASCII characters back as custom attributes."""
 _KINDS = {kind.encode(): kind for kind in CONTENT_TYPES}
 """Content types as nearly every client writes them."""
-MAX_TOP_K_DIGITS = 6
+MAX_TOP_K = 999_999
 
 
 @dataclass(frozen=True)
@@ -358,10 +358,10 @@ def _top_k(attributes: bytes) -> int:
     for attribute in attributes.split(b","):
         name, is_set, value = attribute.partition(b"=")
         if is_set and name.strip() == b"top_k":
-            digits = value.strip().lstrip(b"0")
-            if not digits.isdigit() or len(digits) > MAX_TOP_K_DIGITS:
-                raise HttpError(
-                    HTTPStatus.BAD_REQUEST, f"top_k is {value.decode()!r}: it must be a whole number above 0"
-                )
-            return int(digits)
+            digits = value.strip()
+            if digits.isdigit() and 0 < (top_k := int(digits)) <= MAX_TOP_K:
+                return top_k
+            raise HttpError(
+                HTTPStatus.BAD_REQUEST, f"top_k is {value.decode()!r}: it must be a whole number above 0"
+            )
     return DEFAULT_TOP_K
