@@ -13,7 +13,7 @@ image. A hash of the example id gives only the first of these.
 Where several examples show the same picture, one stays: the newest ground truth, else the base example with
 the smallest id. The output does not depend on the order or the repetition of the inputs.
 
-Memory holds a few hundred bytes per example and a bounded number of images: what is known of an example is a
+Memory holds about 800 bytes per example and a bounded number of images: what is known of an example is a
 row (:data:`dataset.sides.ROW`), and its image is read from where it lies when it is looked at and when it is
 written.
 """

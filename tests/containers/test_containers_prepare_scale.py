@@ -80,7 +80,7 @@ def large_png(chance: np.random.Generator) -> bytes:
 
 
 def test_memory_does_not_grow_with_the_images(new_job: NewJob) -> None:
-    # Given 46 and 101 MiB of images: as files, captured, and as Parquet in one row group, as pandas writes it;
+    # Given 46 and 101 MiB of images: as files, captured, and as Parquet in one row group, as by pandas;
     # both more than what is in memory at once
     chance = np.random.default_rng(0)
     peaks = []
