@@ -176,8 +176,9 @@ class Application:
         def load() -> None:
             try:
                 predictor = self._load()
-            except Exception as error:
-                loop.call_soon_threadsafe(loaded.set_exception, error)
+            except BaseException as error:  # a Rust library panics with no Exception
+                failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+                loop.call_soon_threadsafe(loaded.set_exception, failure)
             else:
                 loop.call_soon_threadsafe(loaded.set_result, predictor)
 

@@ -206,7 +206,7 @@ class Batcher(Generic[Item, Result]):
             results = self._compute([entry[0] for entry in batch])
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for {len(batch)} items")  # noqa: TRY301
-        except Exception as error:  # each of the batch's requests is told, and the log once
+        except BaseException as error:  # a panic, too: the requests are told, the thread stays
             log.exception("a batch of %d failed", len(batch))
             failure = f"{type(error).__name__}: {error}"
             results = [BatchFailedError(failure)] * len(batch)

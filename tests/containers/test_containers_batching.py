@@ -101,12 +101,17 @@ def test_a_batch_gathers_while_each_turn_brings_somebody(turns: int, batches: li
     assert held.batches == batches
 
 
-def test_an_error_is_its_items_own_and_a_crash_is_everybodys() -> None:
+class PanicException(BaseException):
+    """What a library in Rust raises when it panics: no `Exception`."""
+
+
+@pytest.mark.parametrize("kind", [MemoryError, PanicException])
+def test_an_error_is_its_items_own_and_a_crash_is_everybodys(kind: type[BaseException]) -> None:
     held = Held()
     held.go.set()
 
     def crash(_: Sequence[int]) -> list[int | Exception]:
-        raise MemoryError("no memory on the device")
+        raise kind("no memory on the device")
 
     async def play() -> tuple[list[Any], list[Any]]:
         good, bad = batcher(held, budget=0.05), batcher(crash, budget=0.05)
@@ -117,7 +122,7 @@ def test_an_error_is_its_items_own_and_a_crash_is_everybodys() -> None:
     own, all_of = asyncio.run(play())
     assert (own[0], repr(own[1]), own[2]) == (10, "ValueError('-2 is negative')", 30)
     assert all(isinstance(error, BatchFailedError) for error in all_of)
-    assert [str(error) for error in all_of] == ["MemoryError: no memory on the device"] * 2
+    assert [str(error) for error in all_of] == [f"{kind.__name__}: no memory on the device"] * 2
 
 
 def test_a_computation_that_forgets_an_item_fails_as_a_whole() -> None:
@@ -377,6 +382,26 @@ def test_batches_that_fail_one_after_the_other_make_the_endpoint_unhealthy() -> 
         assert (await call("/ping"))[0] == 200
 
     serve(Limits(), play)
+
+
+@pytest.mark.parametrize("kind", [ValueError, PanicException])
+def test_a_model_that_cannot_be_loaded_is_told_to_the_process(kind: type[BaseException]) -> None:
+    failures: list[Exception] = []
+
+    def load() -> Any:
+        raise kind("the weights are odd")
+
+    async def whole() -> None:
+        application = Application(load, failures.append, Limits())
+        lifespan: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        server = asyncio.create_task(application({"type": "lifespan"}, lifespan.get, asyncio.Queue().put))
+        await lifespan.put({"type": "lifespan.startup"})
+        await until(lambda: bool(failures))
+        await lifespan.put({"type": "lifespan.shutdown"})
+        await server
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+    assert "the weights are odd" in str(failures[0])
 
 
 def test_a_batch_that_never_ends_makes_the_endpoint_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
