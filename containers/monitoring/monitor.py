@@ -93,9 +93,7 @@ def predictions(
             continue
         newest[answer.inference_id] = max(newest.get(answer.inference_id, (at, predicted)), (at, predicted))
     window_counts.disputed = len(accepted.disputed & newest.keys())
-    return [
-        Prediction(predicted, accepted.labels.get(key)) for key, (_, predicted) in sorted(newest.items())
-    ]
+    return [Prediction(predicted, accepted.labels.get(key)) for key, (_, predicted) in sorted(newest.items())]
 
 
 def observe(seen: list[Prediction]) -> Observations:
