@@ -8,7 +8,8 @@ The side of an example is a function of its *decoded pixels* alone (:func:`datas
 those of the picture that it is a compressed copy of. So an example does not change sides, whatever else is
 in the dataset; two files that show the same picture (the base set's image sent to the endpoint again, a
 re-encoded copy, a copy under another id) land on the same side; and no earlier model has seen a holdout
-image. A hash of the example id gives only the first of these.
+image, but for one case that :mod:`dataset.sides` names. A hash of the example id gives only the first of
+these.
 
 Where several examples show the same picture, one stays: the newest ground truth, else the base example with
 the smallest id. The output does not depend on the order or the repetition of the inputs.

@@ -11,6 +11,10 @@ no times, and a labelled image has that of its label, which moves when somebody 
 copies would lie on different sides by themselves, and it cannot be told which came first, the picture is
 left out of both. A later upload thus never moves a picture from one side to the other, and no copy of a
 holdout image is trained on.
+
+What goes can move one, though: when the example that came first is no longer in the dataset (its label is
+withdrawn, its base image removed), a compressed copy of it lies where its own pixels say, and an earlier
+model may have seen it on the other side. Prepare knows one dataset only, so it cannot remember.
 """
 
 from __future__ import annotations
