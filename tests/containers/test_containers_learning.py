@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +39,7 @@ from models import transforms
 from models.catalogue import find
 from models.interface import ModelShape, Transforms
 from tests.containers.conftest import Digit, Job
-from training import store, train, world
+from training import store, train, trainer, world
 from training.average import Average, decay_at
 from training.checkpoints import Checkpoints, Progress, Trained
 from training.loader import Loader
@@ -430,6 +431,39 @@ def test_a_run_that_is_stopped_at_any_step_ends_with_the_very_same_weights(
     for line in curve:
         for name in ("train_loss", "train_accuracy", "skipped_steps"):
             assert found[line["epoch"]][name] == pytest.approx(line[name], abs=1e-5), name
+
+
+class KilledError(BaseException):
+    """Stands for the end of the instance: nothing of the loop's own comes after it."""
+
+
+@pytest.mark.parametrize("end", [4, 7, 12, 18, 21])
+def test_what_is_lost_is_one_interval_at_most(
+    tmp_path: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch, end: int
+) -> None:
+    usual, clock, interval = transforms.default(), [0.0], 4
+
+    def augment(images: Tensor, noise: Tensor) -> Tensor:
+        clock[0] += 1.0  # a step takes a second
+        if clock[0] > end:
+            raise KilledError
+        return usual.augment(images, noise)
+
+    monkeypatch.setattr(
+        trainer, "time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=perf_counter)
+    )
+    checkpoints = Checkpoints(tmp_path, "r" * 64)
+    asked = replace(BASE, epochs=4, checkpoint_seconds=float(interval))
+    training = Training(
+        plain(), replace(usual, augment=augment), examples, asked, World(), checkpoints, run="r" * 64
+    )
+    with pytest.raises(KilledError):
+        training.run()
+    checkpoints.finish()
+    found = checkpoints.newest()
+    saved = found[0].total_steps if found else 0
+    # The interval, and the step after which all processes have heard that it is over.
+    assert end - saved <= interval + 1
 
 
 def trained() -> Trained:
