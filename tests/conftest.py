@@ -6,7 +6,11 @@ comes last keeps one process busy while the others have nothing left to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.browser import Browser
 
 SECONDS = {
     "faults/test_faults.py": 200,
@@ -44,3 +48,11 @@ SECONDS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = __file__.removesuffix("conftest.py")
     items.sort(key=lambda item: -SECONDS.get(str(item.path).removeprefix(tests), 0))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for a file that looks at pages."""
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()

@@ -169,14 +169,7 @@ class Explorer:
             "after-call": self._after,
             "needs-retry": self._retry,
         }
-        for event, hook in hooks.items():
-            client.meta.events.register_first(event, hook)
-
-        def detach() -> None:
-            for event, hook in hooks.items():
-                client.meta.events.unregister(event, hook)
-
-        return detach
+        return hooked(client, hooks)
 
     def simulate(self, client: Any) -> Callable[[], None]:
         """Let a client that is no part of the loop see the same stand-ins."""
@@ -189,14 +182,7 @@ class Explorer:
                 return refused.answer()
 
         hooks = {"before-parameter-build": self._asked, "before-call": before}
-        for event, hook in hooks.items():
-            client.meta.events.register_first(event, hook)
-
-        def detach() -> None:
-            for event, hook in hooks.items():
-                client.meta.events.unregister(event, hook)
-
-        return detach
+        return hooked(client, hooks)
 
     def _asked(self, params: Any, model: Any, **_: Any) -> None:
         self._request = params
@@ -366,6 +352,18 @@ IN_MACHINES = (
     "reconcile_endpoint", "apply_deployment", "smoke_test_endpoint", "finish_deployment",
 )  # fmt: skip
 """The functions that a machine calls: an execution can be stopped under them."""
+
+
+def hooked(client: Any, hooks: dict[str, Callable[..., Any]]) -> Callable[[], None]:
+    """Hook into a client; return what takes the hooks off again."""
+    for event, hook in hooks.items():
+        client.meta.events.register_first(event, hook)
+
+    def unhook() -> None:
+        for event, hook in hooks.items():
+            client.meta.events.unregister(event, hook)
+
+    return unhook
 
 
 def canned(status: int, parsed: dict[str, Any]) -> tuple[AWSResponse, dict[str, Any]]:
