@@ -448,7 +448,8 @@ def token_of(sfn: Driver, arn: str) -> str:
     while time.monotonic() < end:
         for event in sfn.events(arn):
             if event["type"] == "TaskScheduled":
-                found = re.search(r"token[^\w-]+([\w-]{100,})", event["taskScheduledEventDetails"]["parameters"])
+                given = event["taskScheduledEventDetails"]["parameters"]
+                found = re.search(r"token[^\w-]+([\w-]{100,})", given)
                 if found and "TaskSubmitted" in sfn.types(arn):
                     return found[1]
         time.sleep(0.02)
