@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.browser import Browser
+
+# Hypothesis plays the same examples each time, and none has to be fast: a loaded machine is no failure. New
+# examples: ``pytest --hypothesis-profile default``.
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 SECONDS = {
     "faults/test_faults.py": 200,
