@@ -7,7 +7,8 @@ import os
 import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,17 @@ from local.sagemaker.errors import JobError
 from local.sagemaker.rights import s3_as
 
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which objects of an input a host gets: every ``of``-th, from the ``index``-th on."""
+
+    index: int
+    of: int
+
+
+ALL = Share(0, 1)
 
 
 class DataError(JobError):
@@ -58,8 +70,8 @@ class DataChannels:
         self._readable: set[str] = set()
         self._s3 = s3_as(aws, region, role_arn)
 
-    def download(self, uri: str, data_type: str, destination: Path) -> int:
-        """Fetch one input and return the number of files.
+    def download(self, uri: str, data_type: str, destination: Path, share: Share = ALL) -> int:
+        """Fetch one input, or a host's share of it, and return the number of files of the whole.
 
         Raises
         ------
@@ -67,10 +79,10 @@ class DataChannels:
             Nothing is there, or the manifest is malformed.
         """
         if data_type == "ManifestFile":
-            return self._download_manifest(uri, destination)
+            return self._download_manifest(uri, destination, share)
         if data_type != "S3Prefix":
             raise DataError(f"ClientError: the embedded AWS does not support S3DataType {data_type!r}.")
-        return self._download_prefix(uri, destination)
+        return self._download_prefix(uri, destination, share)
 
     def download_if_any(self, uri: str, destination: Path) -> None:
         """Fetch a prefix that may be empty, such as checkpoints."""
@@ -112,7 +124,7 @@ class DataChannels:
                 self.upload_file(path, f"{uri.rstrip('/')}/{name}")
                 known[name] = state
 
-    def _download_prefix(self, uri: str, destination: Path) -> int:
+    def _download_prefix(self, uri: str, destination: Path, share: Share) -> int:
         bucket, prefix = split_uri(uri)
         count = 0
         folder = prefix if prefix.endswith("/") or not prefix else prefix + "/"
@@ -124,13 +136,14 @@ class DataChannels:
                 name = key.removeprefix(folder)
             else:
                 name = key.removeprefix(parent).lstrip("/")
-            self._fetch(bucket, key, destination, name)
+            if count % share.of == share.index:
+                self._fetch(bucket, key, destination, name)
             count += 1
         if not count:
             raise self._missing(uri)
         return count
 
-    def _download_manifest(self, uri: str, destination: Path) -> int:
+    def _download_manifest(self, uri: str, destination: Path, share: Share) -> int:
         body = self.read(uri)
         if body is None:
             raise self._missing(uri)
@@ -147,7 +160,7 @@ class DataChannels:
         if bad:
             raise DataError(f"ClientError: Manifest file {uri} has entries that are no strings: {bad[:3]}.")
         bucket, base = split_uri(prefix)
-        for name in names:
+        for name in names[share.index :: share.of]:
             if not self._fetch(bucket, base + name, destination, name):
                 raise DataError(
                     f"ClientError: Failed to download data: the object {prefix}{name} named in the "
@@ -272,11 +285,32 @@ class ContinuousUpload:
                 continue
 
 
-def pack(directory: Path, archive: Path) -> None:
-    """Write the content of ``directory`` as tar.gz, with names relative to it."""
+def pack(directories: Mapping[str, Path], archive: Path) -> None:
+    """Write what lies in the hosts' directories as one tar.gz, with names relative to them.
+
+    Parameters
+    ----------
+    directories
+        By the host's name.
+
+    Raises
+    ------
+    DataError
+        Two hosts have a file of one name: on AWS either might be the one that is kept.
+    """
+    holders: dict[str, str] = {}
     with tarfile.open(archive, "w:gz", compresslevel=3) as tar:
-        for path in sorted(directory.iterdir()):
-            tar.add(path, arcname=path.name)
+        for host, directory in directories.items():
+            for path in sorted(directory.rglob("*")):
+                name = path.relative_to(directory).as_posix()
+                first = holders.setdefault(name, host)
+                if first == host:
+                    tar.add(path, arcname=name, recursive=False)
+                elif not path.is_dir():
+                    raise DataError(
+                        f"ClientError: {first} and {host} have both written {name} for {archive.name}: "
+                        "the names of what several hosts write must differ."
+                    )
 
 
 def unpack(archive: Path, directory: Path, uri: str) -> None:

@@ -12,7 +12,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +22,9 @@ from local.context import LocalAws
 from local.lambda_runtime import identity
 from local.sagemaker.data_channels import DataChannels
 from local.sagemaker.errors import JobError, ResourceInUse
+from local.sagemaker.hosts import Host, names, stop_all
 from local.sagemaker.images import DEFAULT_PATH, Image
 from local.sagemaker.logs import LogStream
-from local.sagemaker.processes import ContainerProcess
 from local.sagemaker.publisher import with_millis
 from local.sagemaker.state import Params, SageMaker, now, random_id
 
@@ -95,6 +97,24 @@ def container_environment(
     }
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a host's container is started with: an image, a command line, the variables of the request."""
+
+    host: Host
+    image: Image
+    argv: list[str]
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the containers have ended: all with 0, or the first one that did not, and where that was."""
+
+    code: int
+    host: Host
+
+
 class Job(ABC):
     """One training or processing job, from the request to its terminal status.
 
@@ -106,6 +126,8 @@ class Job(ABC):
         Its identity.
     body
         The description as Describe*Job returns it; it changes as the job goes on.
+    instances
+        How many hosts it has.
     """
 
     name_field: str
@@ -114,7 +136,14 @@ class Job(ABC):
     event_type: str
 
     def __init__(
-        self, sagemaker: SageMaker, region: str, name: str, arn: str, body: Params, tags: dict[str, str]
+        self,
+        sagemaker: SageMaker,
+        region: str,
+        name: str,
+        arn: str,
+        body: Params,
+        tags: dict[str, str],
+        instances: int = 1,
     ) -> None:
         self.sagemaker = sagemaker
         self.region = region
@@ -127,38 +156,40 @@ class Job(ABC):
         self.stop_requested = threading.Event()
         self.channels = DataChannels(sagemaker.aws, region, body["RoleArn"])
         self.base = sagemaker.workdir / "jobs" / f"{name[:80]}-{random_id(6)}"
-        self.ml = self.base / "ml"
         self.timed_out = False
-        self._process: ContainerProcess | None = None
-        self.log = LogStream(sagemaker.aws, region, self.log_group, self.log_stream_name())
+        created = int(body["CreationTime"].timestamp())
+        self.hosts = [
+            Host(
+                host,
+                self.base / host,
+                LogStream(sagemaker.aws, region, self.log_group, f"{name}/{host}-{created}"),
+            )
+            for host in names(instances)
+        ]
 
     # -- what the two kinds differ in ----------------------------------------------------------
     @abstractmethod
-    def log_stream_name(self) -> str:
-        """Return the name of the job's log stream."""
-
-    @abstractmethod
-    def prepare(self) -> tuple[Image, list[str], dict[str, str]]:
-        """Bring the data in; return image, command line and the variables of the request."""
+    def prepare(self) -> list[Start]:
+        """Bring the data in; return what each host is started with."""
 
     @abstractmethod
     def on_started(self) -> None:
-        """Act when the container runs."""
+        """Act when the containers run."""
 
     @abstractmethod
-    def on_exited(self, code: int) -> None:
-        """Bring the results out; raise JobError when the container failed."""
+    def on_exited(self, end: Exit) -> None:
+        """Bring the results out; raise JobError when a container failed."""
 
     @abstractmethod
     def settle(self, status: str, failure: str | None) -> None:
         """Write the terminal status into the description."""
 
-    def take_lines(self, lines: list[str]) -> None:
-        """Handle the container's output."""
-        self.log.write(lines)
+    def take_lines(self, host: Host, lines: list[str]) -> None:
+        """Handle a container's output."""
+        host.log.write(lines)
 
     def deadline(self) -> float:
-        """Return when the container must have ended, by the monotonic clock; asked when it starts."""
+        """Return when the container must have ended, by the monotonic clock; asked when the job starts."""
         limit = float((self.body.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400))
         return time.monotonic() + limit
 
@@ -168,7 +199,7 @@ class Job(ABC):
         return bool(settings.get("EnableNetworkIsolation"))
 
     def reclaimed(self) -> bool:
-        """Whether the instance was taken away below the running container."""
+        """Whether an instance was taken away below its running container."""
         return False
 
     # -- for everybody -------------------------------------------------------------------------
@@ -200,7 +231,7 @@ class Job(ABC):
         self.sagemaker.spawn(self._run, name=f"job-{self.name}")
 
     def request_stop(self) -> None:
-        """Ask the job to end; the container gets SIGTERM and its grace."""
+        """Ask the job to end; each container gets SIGTERM and its grace."""
         with self.lock:
             if self.terminal or self.stop_requested.is_set():
                 return
@@ -217,8 +248,7 @@ class Job(ABC):
     def _run(self) -> None:
         status, failure = "Completed", None
         try:
-            code = self.run_container()
-            self.on_exited(code)
+            self.on_exited(self.run_containers())
             if self.stop_requested.is_set() or self.timed_out:
                 status = "Stopped"
         except StopRequestedError:
@@ -238,49 +268,64 @@ class Job(ABC):
         self.done.set()
         self.publish()
 
-    def run_container(self) -> int:
-        """Run the container to its end and return its exit code."""
-        image, argv, variables = self.prepare()
+    def run_containers(self) -> Exit:
+        """Run the containers to their end; when one of them fails, or there is a reason, all end."""
+        starts = self.prepare()
         self.check_stop()
+        for start in starts:
+            self._start(start)
+        self.on_started()
+        return self._wait()
+
+    def _start(self, start: Start) -> None:
         environment = container_environment(
             self.sagemaker.aws,
             self.region,
-            image,
+            start.image,
             self.body["RoleArn"],
-            self.base,
-            variables,
+            start.host.base,
+            start.variables,
             isolated=self.isolated(),
         )
         try:
-            process = self.sagemaker.supervisor.start(
-                argv, cwd=image.cwd, env=environment, on_lines=self.take_lines
+            start.host.container = self.sagemaker.supervisor.start(
+                start.argv,
+                cwd=start.image.cwd,
+                env=environment,
+                on_lines=partial(self.take_lines, start.host),
             )
         except OSError as error:
-            raise JobError(f"AlgorithmError: cannot start {argv}: {error}, exit code: 126") from error
-        self._process = process
-        self.on_started()
-        return self._wait(process)
+            raise JobError(f"AlgorithmError: cannot start {start.argv}: {error}, exit code: 126") from error
 
-    def _wait(self, process: ContainerProcess) -> int:
+    def _wait(self) -> Exit:
         deadline = self.deadline()
-        while True:
-            code = process.wait(0.05)
-            if code is not None:
-                return code
-            if self.stop_requested.is_set() or self.reclaimed():
-                return process.stop(stop_grace())
-            if time.monotonic() > deadline:
-                self.timed_out = True
-                return process.stop(stop_grace())
+        running = [(host, host.container) for host in self.hosts if host.container is not None]
+        while running:
+            for host, container in list(running):
+                code = container.wait(0.05 / len(running))
+                if code is None:
+                    continue
+                running.remove((host, container))
+                if code != 0:  # nor can the others go on: they train together
+                    stop_all([left for _, left in running], stop_grace())
+                    return Exit(code, host)
+            asked = self.stop_requested.is_set() or self.reclaimed()
+            if running and (asked or time.monotonic() > deadline):
+                self.timed_out = not asked
+                codes = stop_all([left for _, left in running], stop_grace())
+                ends = (Exit(code, host) for code, (host, _) in zip(codes, running, strict=True))
+                return next((end for end in ends if end.code), Exit(0, self.hosts[0]))
+        return Exit(0, self.hosts[0])
 
     def _clean_up(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.signal(signal.SIGKILL)
-        try:
-            self.log.close()
-        except Exception:
-            if not self.sagemaker.aws.stopping.is_set():
-                log.exception("the last log lines of %s were lost", self.name)
+        for host in self.hosts:
+            if host.container is not None:
+                host.container.signal(signal.SIGKILL)
+            try:
+                host.log.close()
+            except Exception:
+                if not self.sagemaker.aws.stopping.is_set():
+                    log.exception("the last log lines of %s were lost", host.log.stream)
         shutil.rmtree(self.base, ignore_errors=True)
 
 

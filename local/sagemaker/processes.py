@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -118,7 +119,11 @@ class ContainerProcess:
     def stop(self, grace: float) -> int:
         """Ask to end, wait ``grace`` seconds, then kill; return the exit code."""
         self.signal(signal.SIGTERM)
-        code = self.wait(grace)
+        return self.end_by(time.monotonic() + grace)
+
+    def end_by(self, deadline: float) -> int:
+        """Wait until then, by the monotonic clock, and kill; return the exit code."""
+        code = self.wait(max(0.0, deadline - time.monotonic()))
         if code is None:
             self._kill_group()
             code = self.wait(10)

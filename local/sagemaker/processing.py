@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from local.sagemaker.data_channels import ContinuousUpload
 from local.sagemaker.errors import UnsupportedOperation, ValidationError
-from local.sagemaker.images import Image
-from local.sagemaker.jobs import FAILURE_LIMIT, Job, algorithm_error, read_message, start_once
+from local.sagemaker.hosts import Host
+from local.sagemaker.jobs import FAILURE_LIMIT, Exit, Job, Start, algorithm_error, read_message, start_once
 from local.sagemaker.state import Params, SageMaker, now, tags_of
 
 _COPIED = (
@@ -48,41 +47,36 @@ class ProcessingJob(Job):
         self._uploads: list[ContinuousUpload] = []
         super().__init__(sagemaker, region, name, arn, body, tags_of(request))
 
-    def log_stream_name(self) -> str:
-        """Return ``<job>/algo-1-<epoch seconds>``, as on AWS."""
-        return f"{self.name}/algo-1-{int(self.body['CreationTime'].timestamp())}"
+    @property
+    def _host(self) -> Host:
+        (host,) = self.hosts
+        return host
 
-    def _local(self, path: str) -> Path:
-        return self.ml / path.removeprefix("/opt/ml").lstrip("/")
-
-    def prepare(self) -> tuple[Image, list[str], dict[str, str]]:
+    def prepare(self) -> list[Start]:
         """Fetch the inputs and write the configuration files."""
         application = self.body["AppSpecification"]
         image = self.sagemaker.images.resolve(application["ImageUri"])
         argv = image.argv(
-            application.get("ContainerEntrypoint"), application.get("ContainerArguments"), self.ml
+            application.get("ContainerEntrypoint"), application.get("ContainerArguments"), self._host.ml
         )
         for folder in ("config", "output", "processing"):
-            (self.ml / folder).mkdir(parents=True, exist_ok=True)
+            (self._host.ml / folder).mkdir(parents=True, exist_ok=True)
         for item in self.body.get("ProcessingInputs") or []:
             self.check_stop()
             source = item["S3Input"]
-            directory = self._local(source["LocalPath"])
+            directory = self._host.local(source["LocalPath"])
             directory.mkdir(parents=True, exist_ok=True)
             self.channels.download(source["S3Uri"], source["S3DataType"], directory)
         for output in self._outputs():
-            directory = self._local(output["LocalPath"])
+            directory = self._host.local(output["LocalPath"])
             directory.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
-        return (
-            image,
-            argv,
-            {
-                "PROCESSING_JOB_NAME": self.name,
-                "PROCESSING_JOB_ARN": self.arn,
-                **(self.body.get("Environment") or {}),
-            },
-        )
+        variables = {
+            "PROCESSING_JOB_NAME": self.name,
+            "PROCESSING_JOB_ARN": self.arn,
+            **(self.body.get("Environment") or {}),
+        }
+        return [Start(self._host, image, argv, variables)]
 
     def _outputs(self) -> list[Params]:
         outputs = (self.body.get("ProcessingOutputConfig") or {}).get("Outputs") or []
@@ -106,22 +100,22 @@ class ProcessingJob(Job):
             )
         }
         resource = {"current_host": "algo-1", "hosts": ["algo-1"]}
-        (self.ml / "config/processingjobconfig.json").write_text(json.dumps(config), encoding="utf-8")
-        (self.ml / "config/resourceconfig.json").write_text(json.dumps(resource), encoding="utf-8")
+        (self._host.ml / "config/processingjobconfig.json").write_text(json.dumps(config), encoding="utf-8")
+        (self._host.ml / "config/resourceconfig.json").write_text(json.dumps(resource), encoding="utf-8")
 
     def on_started(self) -> None:
         """Note the time and begin the continuous uploads."""
         with self.lock:
             self.body["ProcessingStartTime"] = now()
         for output in self._outputs():
-            upload = ContinuousUpload(self.channels, self._local(output["LocalPath"]), output["S3Uri"])
+            upload = ContinuousUpload(self.channels, self._host.local(output["LocalPath"]), output["S3Uri"])
             if output["S3UploadMode"] == "Continuous":
                 upload.start()
                 self._uploads.append(upload)
 
-    def on_exited(self, code: int) -> None:
+    def on_exited(self, end: Exit) -> None:
         """Upload the outputs and read the exit message."""
-        message = read_message(self.ml / "output/message")
+        message = read_message(self._host.ml / "output/message")
         if message:
             with self.lock:
                 self.body["ExitMessage"] = message[:FAILURE_LIMIT]
@@ -130,13 +124,13 @@ class ProcessingJob(Job):
             return
         for upload in self._uploads:
             upload.finish()
-        if code == 0 or stopped:
+        if end.code == 0 or stopped:
             for output in self._outputs():
                 if output["S3UploadMode"] == "EndOfJob":
-                    directory = self._local(output["LocalPath"])
+                    directory = self._host.local(output["LocalPath"])
                     self.channels.upload_directory(directory, output["S3Uri"], {})
-        if code != 0 and not stopped:
-            raise algorithm_error(message, code, self.log)
+        if end.code != 0 and not stopped:
+            raise algorithm_error(message, end.code, self._host.log)
 
     def settle(self, status: str, failure: str | None) -> None:
         """Write end time and reason."""
@@ -170,7 +164,7 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> ProcessingJob:
 def _validate(request: Params) -> None:
     if request["ProcessingResources"]["ClusterConfig"].get("InstanceCount", 1) != 1:
         raise UnsupportedOperation(
-            "ProcessingResources.ClusterConfig.InstanceCount must be 1: the embedded AWS has one machine."
+            "ProcessingResources.ClusterConfig.InstanceCount must be 1 on the embedded AWS."
         )
     entries = [
         (f"ProcessingInputs[{index}]", item, "S3Input")

@@ -1,7 +1,8 @@
 """Training jobs: SageMaker's training contract around a real process.
 
-What differs from AWS: one instance, one machine; FastFile channels are copied before the container starts,
-as File channels are; checkpoints are uploaded once a second; network isolation takes away only credentials.
+What differs from AWS: an instance is a process of this machine, and of several each is named by a loopback
+address (:mod:`local.sagemaker.hosts`); FastFile channels are copied before the container starts, as File
+channels are; checkpoints are uploaded once a second; network isolation takes away only credentials.
 A spot instance is never taken away, unless ``TRUTHLOOP_SPOT_INTERRUPTIONS`` says how many times each spot job
 loses its own: each time when its container has shown that it is under way (the first metric that the request
 defines, or the first line where it defines none).
@@ -16,10 +17,10 @@ import shutil
 import time
 from typing import Any
 
-from local.sagemaker.data_channels import ContinuousUpload, is_empty, pack
+from local.sagemaker.data_channels import ALL, ContinuousUpload, Share, is_empty, pack
 from local.sagemaker.errors import UnsupportedOperation, ValidationError
-from local.sagemaker.images import Image
-from local.sagemaker.jobs import Job, algorithm_error, read_message, seconds_between, start_once
+from local.sagemaker.hosts import INTERFACE, Host, MeetingPoint, addresses
+from local.sagemaker.jobs import Exit, Job, Start, algorithm_error, read_message, seconds_between, start_once
 from local.sagemaker.state import Params, SageMaker, now, tags_of
 
 _MESSAGES = {
@@ -58,6 +59,9 @@ _COPIED = (
 )
 _CHECKPOINTS = "/opt/ml/checkpoints"
 
+MOST_INSTANCES = 16
+"""Of one job; each is a process here."""
+
 INTERRUPTIONS_VARIABLE = "TRUTHLOOP_SPOT_INTERRUPTIONS"
 """How many times each spot job loses its instance; none by default."""
 
@@ -87,25 +91,22 @@ class TrainingJob(Job):
             ],
         }
         body["StoppingCondition"] = body.get("StoppingCondition") or {"MaxRuntimeInSeconds": 86400}
-        self._started_at = time.time_ns() // 1_000_000
         self._output = f"{output}/{name}/output"
         self._metrics = [
             (item["Name"], re.compile(item["Regex"]))
             for item in request["AlgorithmSpecification"].get("MetricDefinitions") or []
         ]
         self._found: dict[str, Params] = {}
-        self._checkpoints: ContinuousUpload | None = None
+        self._checkpoints: list[ContinuousUpload] = []
+        self._meeting_point: MeetingPoint | None = None
         self._spot = bool(request.get("EnableManagedSpotTraining"))
         self._interruptions = int(os.environ.get(INTERRUPTIONS_VARIABLE, "0")) if self._spot else 0
         self._under_way = False
         self._created = time.monotonic()
         self._started: float | None = None
         self._trained = 0.0
-        super().__init__(sagemaker, region, name, arn, body, tags_of(request))
-
-    def log_stream_name(self) -> str:
-        """Return ``<job>/algo-1-<epoch seconds>``, as on AWS."""
-        return f"{self.name}/algo-1-{self._started_at // 1000}"
+        instances = int(request["ResourceConfig"].get("InstanceCount", 1))
+        super().__init__(sagemaker, region, name, arn, body, tags_of(request), instances)
 
     def _enter(self, secondary: str) -> None:
         with self.lock:
@@ -131,24 +132,24 @@ class TrainingJob(Job):
         """Whether a spot instance is due to be taken away."""
         return self._interruptions > 0 and self._under_way
 
-    def run_container(self) -> int:
-        """Run the container, on another instance whenever a spot instance was taken away."""
+    def run_containers(self) -> Exit:
+        """Run the containers, on other instances whenever a spot instance was taken away."""
         while True:
-            code = super().run_container()
+            end = super().run_containers()
             self._count_training()
-            # It may have come to its end before it heard of it.
-            if not self.reclaimed() or self.stop_requested.is_set() or self.timed_out or code == 0:
-                return code
-            self._change_instance()
+            # They may have come to their end before they heard of it.
+            if not self.reclaimed() or self.stop_requested.is_set() or self.timed_out or end.code == 0:
+                return end
+            self._change_instances()
 
-    def _change_instance(self) -> None:
-        """Keep the checkpoints and lose all the rest."""
+    def _change_instances(self) -> None:
+        """Keep the checkpoints and lose all the rest: one instance that is gone ends the job on all."""
         self._interruptions -= 1
         self._under_way = False
-        if self._checkpoints:
-            self._checkpoints.finish()
+        self._finish_checkpoints()
         self._enter("Interrupted")
-        shutil.rmtree(self.ml)
+        for host in self.hosts:
+            shutil.rmtree(host.ml)
         self._enter("Starting")
 
     def _count_training(self) -> None:
@@ -163,56 +164,77 @@ class TrainingJob(Job):
             if self.stop_requested.is_set() and not self.terminal:
                 self.body["SecondaryStatus"] = "Stopping"
 
-    def prepare(self) -> tuple[Image, list[str], dict[str, str]]:
-        """Lay out /opt/ml as the contract says."""
+    def prepare(self) -> list[Start]:
+        """Lay out each host's /opt/ml as the contract says."""
         specification = self.body["AlgorithmSpecification"]
         image = self.sagemaker.images.resolve(specification["TrainingImage"])
-        argv = image.argv(
-            specification.get("ContainerEntrypoint"),
-            specification.get("ContainerArguments") or ["train"],
-            self.ml,
-        )
+        arguments = specification.get("ContainerArguments") or ["train"]
+        lines = [
+            image.argv(specification.get("ContainerEntrypoint"), arguments, host.ml) for host in self.hosts
+        ]
         self._enter("Downloading")
-        for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
-            (self.ml / folder).mkdir(parents=True, exist_ok=True)
         channels = self.body.get("InputDataConfig") or []
-        for channel in channels:
-            self.check_stop()
-            source = channel["DataSource"]["S3DataSource"]
-            directory = self.ml / "input/data" / channel["ChannelName"]
-            directory.mkdir(exist_ok=True)
-            self.channels.download(source["S3Uri"], source["S3DataType"], directory)
-        self._restore_checkpoints()
-        variables = self._write_configuration(channels)
+        meeting = self._meet()
+        starts = []
+        for number, (host, argv) in enumerate(zip(self.hosts, lines, strict=True)):
+            for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
+                (host.ml / folder).mkdir(parents=True, exist_ok=True)
+            for channel in channels:
+                self.check_stop()
+                self._download(channel, host, number)
+            self._restore_checkpoints(host)
+            variables = self._write_configuration(channels, host, number)
+            starts.append(Start(host, image, argv, meeting | variables))
         self._enter("Training")
         with self.lock:
             self.body.setdefault("TrainingStartTime", now())
-        return image, argv, variables
+        return starts
 
-    def _restore_checkpoints(self) -> None:
+    def _meet(self) -> dict[str, str]:
+        """Return the variable that says where the hosts meet, if there are several."""
+        if len(self.hosts) == 1:
+            return {}
+        if self._meeting_point is None:
+            self._meeting_point = MeetingPoint()
+        return {"MASTER_PORT": str(self._meeting_point.port)}
+
+    def _download(self, channel: Params, host: Host, number: int) -> None:
+        source = channel["DataSource"]["S3DataSource"]
+        sharded = _distribution(channel) == "ShardedByS3Key"
+        directory = host.ml / "input/data" / channel["ChannelName"]
+        directory.mkdir(exist_ok=True)
+        share = Share(number, len(self.hosts)) if sharded else ALL
+        self.channels.download(source["S3Uri"], source["S3DataType"], directory, share)
+
+    def _restore_checkpoints(self, host: Host) -> None:
         config = self.body.get("CheckpointConfig")
         if not config:
             return
-        local = self.ml / config.get("LocalPath", _CHECKPOINTS).removeprefix("/opt/ml").lstrip("/")
-        local.mkdir(parents=True, exist_ok=True)
-        self.channels.download_if_any(config["S3Uri"], local)
-        self._checkpoints = ContinuousUpload(self.channels, local, config["S3Uri"])
-        self._checkpoints.start(skip_present=True)
+        directory = host.local(config.get("LocalPath", _CHECKPOINTS))
+        directory.mkdir(parents=True, exist_ok=True)
+        self.channels.download_if_any(config["S3Uri"], directory)
+        upload = ContinuousUpload(self.channels, directory, config["S3Uri"])
+        upload.start(skip_present=True)
+        self._checkpoints.append(upload)
 
-    def _write_configuration(self, channels: list[Params]) -> dict[str, str]:
+    def _finish_checkpoints(self) -> None:
+        for upload in self._checkpoints:
+            upload.finish()
+        self._checkpoints.clear()
+
+    def _write_configuration(self, channels: list[Params], host: Host, number: int) -> dict[str, str]:
         hyper = dict(self.body.get("HyperParameters") or {})
+        hosts = addresses(len(self.hosts))
         resource = {
-            "current_host": "algo-1",
+            "current_host": hosts[number],
             "current_instance_type": self.body["ResourceConfig"].get("InstanceType", ""),
-            "hosts": ["algo-1"],
-            "network_interface_name": "lo",
+            "hosts": hosts,
+            "network_interface_name": INTERFACE,
         }
         inputs = {
             channel["ChannelName"]: {
                 "TrainingInputMode": _input_mode(channel, self.body["AlgorithmSpecification"]),
-                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
-                    "S3DataDistributionType", "FullyReplicated"
-                ),
+                "S3DistributionType": _distribution(channel),
                 "RecordWrapperType": channel.get("RecordWrapperType", "None"),
                 **({"ContentType": channel["ContentType"]} if channel.get("ContentType") else {}),
             }
@@ -223,7 +245,7 @@ class TrainingJob(Job):
             ("resourceconfig", resource),
             ("inputdataconfig", inputs),
         ):
-            (self.ml / f"input/config/{name}.json").write_text(json.dumps(value), encoding="utf-8")
+            (host.ml / f"input/config/{name}.json").write_text(json.dumps(value), encoding="utf-8")
         return {
             "TRAINING_JOB_NAME": self.name,
             "TRAINING_JOB_ARN": self.arn,
@@ -234,8 +256,8 @@ class TrainingJob(Job):
             "SM_INPUT_CONFIG_DIR": "/opt/ml/input/config",
             "SM_CHANNELS": json.dumps(sorted(inputs)),
             "SM_HPS": json.dumps(hyper),
-            "SM_CURRENT_HOST": "algo-1",
-            "SM_HOSTS": json.dumps(["algo-1"]),
+            "SM_CURRENT_HOST": hosts[number],
+            "SM_HOSTS": json.dumps(hosts),
             **{f"SM_CHANNEL_{name.upper()}": f"/opt/ml/input/data/{name}" for name in inputs},
             **(self.body.get("Environment") or {}),
         }
@@ -243,9 +265,9 @@ class TrainingJob(Job):
     def on_started(self) -> None:
         """Nothing to add: the status changed when the data was there."""
 
-    def take_lines(self, lines: list[str]) -> None:
+    def take_lines(self, host: Host, lines: list[str]) -> None:
         """Log the lines and look for the metrics that the request defined."""
-        super().take_lines(lines)
+        super().take_lines(host, lines)
         self._under_way = self._under_way or bool(lines and not self._metrics)
         for line in lines if self._metrics else ():
             for name, regex in self._metrics:
@@ -258,35 +280,39 @@ class TrainingJob(Job):
                     self._under_way = True
                     self._found[name] = {"MetricName": name, "Value": value, "Timestamp": now()}
 
-    def on_exited(self, code: int) -> None:
+    def on_exited(self, end: Exit) -> None:
         """Upload the artefacts; also those of a stopped job, and the output of a failed one."""
         stopped = self.stop_requested.is_set() or self.timed_out
         with self.lock:
             self.body["FinalMetricDataList"] = list(self._found.values())
         if not self.sagemaker.aws.stopping.is_set():
             self._enter("Uploading")
-            if self._checkpoints:
-                self._checkpoints.finish()
+            self._finish_checkpoints()
             # A stopped job may have nothing to keep; a completed one always has a model archive.
-            if (code == 0 and not stopped) or (stopped and not is_empty(self.ml / "model")):
+            if (end.code == 0 and not stopped) or (stopped and self._wrote("model")):
                 self._upload("model", "model.tar.gz")
                 with self.lock:
                     self.body["ModelArtifacts"] = {"S3ModelArtifacts": f"{self._output}/model.tar.gz"}
-            if not is_empty(self.ml / "output/data"):
+            if self._wrote("output/data"):
                 self._upload("output/data", "output.tar.gz")
-        if code != 0 and not stopped:
-            raise algorithm_error(read_message(self.ml / "output/failure"), code, self.log)
+        if end.code != 0 and not stopped:
+            raise algorithm_error(read_message(end.host.ml / "output/failure"), end.code, end.host.log)
+
+    def _wrote(self, folder: str) -> bool:
+        return not all(is_empty(host.ml / folder) for host in self.hosts)
 
     def _upload(self, folder: str, name: str) -> None:
         archive = self.base / name
-        pack(self.ml / folder, archive)
+        pack({host.name: host.ml / folder for host in self.hosts}, archive)
         self.channels.upload_file(archive, f"{self._output}/{name}")
         archive.unlink()
 
     def settle(self, status: str, failure: str | None) -> None:
         """Close the transitions and count the time."""
-        if self._checkpoints:
-            self._checkpoints.abandon()
+        for upload in self._checkpoints:
+            upload.abandon()
+        if self._meeting_point is not None:
+            self._meeting_point.close()
         secondary = self._limit_exceeded() if self.timed_out else status
         moment = now()
         transitions = self.body["SecondaryStatusTransitions"]
@@ -332,6 +358,10 @@ def _input_mode(channel: Params, specification: Params) -> str:
     return str(channel.get("InputMode") or specification.get("TrainingInputMode", "File"))
 
 
+def _distribution(channel: Params) -> str:
+    return str(channel["DataSource"]["S3DataSource"].get("S3DataDistributionType", "FullyReplicated"))
+
+
 def _validate_limits(request: Params) -> None:
     """Judge the times as CreateTrainingJob does."""
     limits = request.get("StoppingCondition") or {}
@@ -370,9 +400,11 @@ def _validate(request: Params) -> None:
         raise UnsupportedOperation(
             "AlgorithmSpecification.TrainingInputMode Pipe is not supported by the embedded AWS."
         )
-    if request["ResourceConfig"].get("InstanceCount", 1) != 1:
+    if request["ResourceConfig"].get("InstanceGroups"):
+        raise UnsupportedOperation("ResourceConfig.InstanceGroups is not supported by the embedded AWS.")
+    if not 1 <= request["ResourceConfig"].get("InstanceCount", 1) <= MOST_INSTANCES:
         raise UnsupportedOperation(
-            "ResourceConfig.InstanceCount must be 1: the embedded AWS has one machine."
+            f"ResourceConfig.InstanceCount must be from 1 to {MOST_INSTANCES} on the embedded AWS."
         )
     names: set[Any] = set()
     for index, channel in enumerate(request.get("InputDataConfig") or []):

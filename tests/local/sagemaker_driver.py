@@ -20,6 +20,7 @@ T = TypeVar("T")
 ROLE = "arn:aws:iam::123456789012:role/sagemaker-test"
 REGISTRY = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 PROBE = f"{REGISTRY}/truthloop-probe:latest"
+RESOURCES = {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10}
 
 
 def unique(stem: str) -> str:
@@ -27,7 +28,7 @@ def unique(stem: str) -> str:
 
 
 def wait_until(
-    check: Callable[[], T | None], seconds: float = 20.0, what: str = "the condition", pause: float = 0.05
+    check: Callable[[], T | None], seconds: float = 45.0, what: str = "the condition", pause: float = 0.05
 ) -> T:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -85,7 +86,12 @@ def own_server(**environment: str) -> Iterator[tuple[Any, subprocess.Popen[str]]
         yield LocalServer(port), process
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
+
+
+def channel(name: str, uri: str, kind: str = "S3Prefix", **more: str) -> dict[str, Any]:
+    source = {"S3DataType": kind, "S3Uri": uri, **more}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
 class Driver:
@@ -139,7 +145,7 @@ class Driver:
             "AlgorithmSpecification": {"TrainingImage": PROBE, "TrainingInputMode": "File"},
             "RoleArn": ROLE,
             "OutputDataConfig": {"S3OutputPath": self.uri("output")},
-            "ResourceConfig": {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10},
+            "ResourceConfig": RESOURCES,
             "StoppingCondition": {"MaxRuntimeInSeconds": 60},
             **changes,
         }
@@ -191,9 +197,13 @@ class Driver:
 
         return wait_until(ended, what=f"the end of {name}")
 
+    def streams(self, group: str, prefix: str) -> list[str]:
+        found = self.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)
+        return [stream["logStreamName"] for stream in found["logStreams"]]
+
     def messages(self, group: str, prefix: str) -> list[str]:
-        streams = self.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)
-        names = [stream["logStreamName"] for stream in streams["logStreams"]]
+        """Return the lines of the first stream whose name begins so."""
+        names = self.streams(group, prefix)
         if not names:
             return []
         found = self.logs.get_log_events(logGroupName=group, logStreamName=names[0], startFromHead=True)

@@ -13,9 +13,11 @@ from botocore.exceptions import ClientError
 from tests.local.sagemaker_driver import (
     PROBE,
     REGISTRY,
+    RESOURCES,
     ROLE,
     Driver,
     alive,
+    channel,
     own_server,
     role,
     unique,
@@ -26,10 +28,6 @@ from tests.local.sagemaker_driver import (
 @pytest.fixture(scope="module")
 def aws(server: Any) -> Driver:
     return Driver(server)
-
-
-def channel(name: str, uri: str, kind: str = "S3Prefix") -> dict[str, Any]:
-    return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": kind, "S3Uri": uri}}}
 
 
 def test_a_training_job_follows_the_contract(aws: Driver) -> None:
@@ -243,6 +241,7 @@ def test_an_interrupted_spot_job_goes_on_from_its_checkpoint_on_another_instance
             AlgorithmSpecification=algorithm,
             CheckpointConfig={"S3Uri": checkpoints},
             HyperParameters={"seconds_before_step_3": "60"},
+            ResourceConfig={**RESOURCES, "InstanceCount": 2},  # one is taken away: the job loses both
         )
         job = aws.train(**request)
         on_demand = aws.train(AlgorithmSpecification=algorithm)
@@ -320,9 +319,18 @@ def test_job_names_are_unique_and_jobs_are_listed(aws: Driver) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"ResourceConfig": {**RESOURCES, "InstanceCount": 17}}, "from 1 to 16 on the embedded AWS"),
+        ({"ResourceConfig": {**RESOURCES, "InstanceCount": 0}}, "from 1 to 16 on the embedded AWS"),
         (
-            {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
-            "one machine",
+            {
+                "ResourceConfig": {
+                    "InstanceGroups": [
+                        {"InstanceType": "ml.m5.large", "InstanceCount": 1, "InstanceGroupName": "a"}
+                    ],
+                    "VolumeSizeInGB": 1,
+                }
+            },
+            "InstanceGroups is not supported",
         ),
         ({"InputDataConfig": [{**channel("a", "s3://b/c"), "InputMode": "Pipe"}]}, "Pipe"),
         (
