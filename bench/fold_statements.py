@@ -17,10 +17,10 @@ from tempfile import SpooledTemporaryFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "layers/common"))
 
-from truthloop.captures import Indexed, Lookup
-from truthloop.dataset import dataset_version
-from truthloop.labels import Origin, Reader, Statement, changed
-from truthloop.standing import Gathered, Standing, Terms, settle
+from truthloop.versions.captures import Indexed, Lookup
+from truthloop.versions.dataset import dataset_version
+from truthloop.versions.labels import Origin, Reader, Statement, changed
+from truthloop.versions.standing import Gathered, Standing, Terms, settle
 
 PER_UPLOAD = 100
 FUNCTION_BYTES = 2048 * 1024**2

@@ -23,10 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "layers" / "common"))
 
-from truthloop.ground_truth import SourceObject  # noqa: E402 (the layer is no installed package)
 from truthloop.ports import ObjectStream  # noqa: E402
-from truthloop.spool import spool  # noqa: E402
 from truthloop.steps.ingest_ground_truth import sort_records  # noqa: E402
+from truthloop.uploads.door import SourceObject  # noqa: E402 (the layer is no installed package)
+from truthloop.uploads.spool import spool  # noqa: E402
 
 UPLOADED = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LABELS = frozenset(str(digit) for digit in range(10))

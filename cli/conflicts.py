@@ -16,15 +16,15 @@ from cli.errors import BadInputError
 from cli.output import print_json
 from cli.stack import Stack
 from truthloop.aws.objects import S3Objects
-from truthloop.claim import IDLE, GenerationRecord
-from truthloop.ground_truth import IMAGE_ID, Judge, Rejection, SourceObject
-from truthloop.labels import Statement
 from truthloop.names import digest
+from truthloop.retraining.claim import IDLE, GenerationRecord
 from truthloop.settings import INBOX_PREFIX, POLICY
-from truthloop.standing import DECISION
 from truthloop.steps.evidence import fold_labels
 from truthloop.steps.ingest_ground_truth import KnownLabels
-from truthloop.uploads import JSONL, Line
+from truthloop.uploads.door import IMAGE_ID, Judge, Rejection, SourceObject
+from truthloop.uploads.lines import JSONL, Line
+from truthloop.versions.labels import Statement
+from truthloop.versions.standing import DECISION
 
 _NOTHING_YET = GenerationRecord(generation=0, status=IDLE)
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from cli.output import print_json
 from cli.stack import Stack
 from truthloop.names import generation_name, generation_number
-from truthloop.report import report
+from truthloop.retraining.report import report
 from truthloop.times import from_iso, to_iso
 
 DEFAULT_LIMIT = 20

@@ -21,14 +21,14 @@ from cli.output import confirm, counted, print_json
 from cli.records import CSV, Entry, read_entries, stated
 from cli.stack import Stack
 from truthloop.aws.table import DynamoLoopTable
-from truthloop.decision import FORGOTTEN, Decision
 from truthloop.errors import UploadRejected
-from truthloop.ground_truth import COLUMNS
 from truthloop.names import digest
+from truthloop.retraining.decision import FORGOTTEN, Decision
 from truthloop.settings import ACCEPTED_PREFIX, FORGOTTEN_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
-from truthloop.standing import author_digest
 from truthloop.times import from_iso, to_iso
-from truthloop.uploads import format_of, read_lines
+from truthloop.uploads.door import COLUMNS
+from truthloop.uploads.lines import format_of, read_lines
+from truthloop.versions.standing import author_digest
 
 _NO_MESSAGE_LEFT_AFTER = timedelta(days=20)
 """No queue keeps a message about an upload for so long: what was not read by then never will be."""

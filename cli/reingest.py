@@ -23,11 +23,11 @@ from cli.errors import ChangedError
 from cli.output import counted, print_json
 from cli.stack import Stack
 from truthloop.errors import UploadRejected
-from truthloop.ground_truth import Judge, SourceObject
 from truthloop.names import digest
 from truthloop.settings import ACCEPTED_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
 from truthloop.times import from_iso, to_iso
-from truthloop.uploads import format_of, read_lines
+from truthloop.uploads.door import Judge, SourceObject
+from truthloop.uploads.lines import format_of, read_lines
 
 ON_ITS_WAY = timedelta(minutes=15)
 """How old an upload is before it counts as missed: an event takes a minute, a batch window at most five."""

@@ -24,13 +24,13 @@ from cli.errors import BadInputError
 from cli.output import counted, print_json
 from cli.records import CSV, Entry, csv_header, read_entries, stated
 from cli.stack import Stack
-from truthloop.ground_truth import Judge, Rejection, SourceObject
 from truthloop.names import digest
 from truthloop.settings import INBOX_PREFIX
-from truthloop.standing import author_digest
 from truthloop.steps.evidence import read_forgotten
 from truthloop.steps.ingest_ground_truth import KnownLabels
-from truthloop.uploads import MAXIMUM_LINE_BYTES, Line
+from truthloop.uploads.door import Judge, Rejection, SourceObject
+from truthloop.uploads.lines import MAXIMUM_LINE_BYTES, Line
+from truthloop.versions.standing import author_digest
 
 PREFIX = f"{INBOX_PREFIX}requeued/"
 _BYTES_AT_ONCE = 8 * 1024 * 1024

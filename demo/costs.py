@@ -13,7 +13,7 @@ from typing import Any
 
 from demo.cloud import Cloud
 from demo.result import CostRow, Span
-from truthloop.prices import USD_PER_HOUR
+from truthloop.instances.prices import USD_PER_HOUR
 
 
 def job_rows(cloud: Cloud, runs: Sequence[str], monitor_jobs: Sequence[str]) -> list[CostRow]:

@@ -34,7 +34,7 @@ from tests.handlers.conftest import (
     record,
     uploaded,
 )
-from truthloop.report import report
+from truthloop.retraining.report import report
 
 ROOT = Path(__file__).resolve().parents[2]
 INBOX = "ground-truth/inbox/"

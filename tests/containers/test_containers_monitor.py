@@ -15,8 +15,8 @@ from moto.server import ThreadedMotoServer
 
 from dataset.records import read_accepted_labels, read_merged_labels
 from tests.containers.conftest import Job, accepted_line, capture_line, lines
-from truthloop.labels import Origin, Statement
-from truthloop.standing import Gathered, Terms, settle
+from truthloop.versions.labels import Origin, Statement
+from truthloop.versions.standing import Gathered, Terms, settle
 
 WINDOW = {
     "ENDPOINT_NAME": "digits",

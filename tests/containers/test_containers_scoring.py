@@ -33,7 +33,7 @@ from evaluation.scoring import (
     wilson,
 )
 from monitoring.estimator import Observations, estimate
-from truthloop.decision import metadata_value
+from truthloop.retraining.decision import metadata_value
 
 TRUTH = ["a", "a", "a", "b", "b", "c"]
 PREDICTED = ["a", "a", "b", "b", "c", "c"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from truthloop.errors import InvalidTrigger
-from truthloop.triggers import Trigger, parse_trigger
+from truthloop.retraining.triggers import Trigger, parse_trigger
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 STARTED = "2026-11-22T12:00:00.5Z"

@@ -35,7 +35,18 @@ def touches(path: Path, modules: set[str]) -> set[str]:
     }
 
 
-RULES = sorted(p for p in PACKAGE.glob("*.py") if p.name not in ("wiring.py", "telemetry.py"))
+ROOMS = {
+    "uploads": {"versions"},
+    "versions": set(),
+    "retraining": {"versions", "instances"},
+    "instances": set(),
+    "serving": {"instances"},
+}
+"""The rooms of the rules, and which others each may look into."""
+ON_TOP = ("wiring.py", "telemetry.py")
+RULES = sorted(p for p in PACKAGE.glob("*.py") if p.name not in ON_TOP) + sorted(
+    path for room in ROOMS for path in (PACKAGE / room).glob("*.py")
+)
 STEPS = sorted((PACKAGE / "steps").glob("*.py"))
 ADAPTERS = sorted((PACKAGE / "aws").glob("*.py"))
 FUNCTIONS = sorted(ROOT.glob("functions/*/app.py"))
@@ -49,6 +60,18 @@ def test_rules_and_steps_import_nothing_of_aws(path: Path) -> None:
 @pytest.mark.parametrize("path", RULES + ADAPTERS, ids=lambda p: p.stem)
 def test_nothing_imports_upward(path: Path) -> None:
     assert touches(path, {"truthloop.steps", "truthloop.wiring", "truthloop.telemetry"}) == set()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_look_only_into_those_below(room: str) -> None:
+    others = {f"truthloop.{other}" for other in ROOMS.keys() - ROOMS[room] - {room}}
+    files = list((PACKAGE / room).glob("*.py"))
+    assert len(files) > 1
+    assert {path.name: found for path in files if (found := touches(path, others))} == {}
+
+
+def test_every_folder_of_the_package_is_known_here() -> None:
+    assert {p.parent.name for p in PACKAGE.glob("*/*.py")} == {*ROOMS, "steps", "aws"}
 
 
 @pytest.mark.parametrize("path", FUNCTIONS, ids=lambda p: p.parent.name)

@@ -1,7 +1,7 @@
 """The monitor and the snapshot agree about which label holds, but where this file says otherwise.
 
 The monitor's container cannot import the layer, so ``dataset.records.settled`` states the rules of
-``truthloop.standing`` again. It measures a model where the snapshot chooses what to train on, so it
+``truthloop.versions.standing`` again. It measures a model where the snapshot chooses what to train on, so it
 - settles no disagreement by majority: a label that people disagree about is no ground truth to measure by;
 - knows no share: that many labels are one person's makes none of them wrong;
 - knows no expiry: a label is joined with a captured answer or not at all, and one that came late is true.
@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.records import AcceptedLabels, Label, read_accepted_labels
-from truthloop.labels import Origin, Statement
 from truthloop.settings import MAJORITY, SET_ASIDE
-from truthloop.standing import Gathered, Standing, Terms, settle
 from truthloop.times import to_iso
+from truthloop.versions.labels import Origin, Statement
+from truthloop.versions.standing import Gathered, Standing, Terms, settle
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 IDS = ("i", "j")

@@ -17,7 +17,7 @@ import pytest
 from botocore.validate import ParamValidator
 
 from tests.contract.api_model import violations
-from truthloop.decision import GATE_STEP, TRAINING_STEPS
+from truthloop.retraining.decision import GATE_STEP, TRAINING_STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITIONS = {

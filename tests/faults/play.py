@@ -38,9 +38,9 @@ from tests.handlers.conftest import (
     refuse_what_aws_refuses,
 )  # fmt: skip
 from truthloop.aws.calls import CLIENT_CONFIG
-from truthloop.dataset import Dataset, GroundTruth
+from truthloop.retraining.triggers import parse_trigger
 from truthloop.times import to_iso
-from truthloop.triggers import parse_trigger
+from truthloop.versions.dataset import Dataset, GroundTruth
 from truthloop.wiring import wiring
 
 HOUR = 3600.0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
-from truthloop.labels import Reader
+from truthloop.versions.labels import Reader
 
 pytestmark = pytest.mark.slow
 

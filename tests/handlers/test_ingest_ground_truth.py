@@ -270,7 +270,7 @@ def test_generated_messages_are_all_accounted_for(world: Any, published: list[An
 def test_an_upload_that_is_too_large_is_quarantined_with_what_to_do(
     world: Any, published: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("truthloop.uploads.MAXIMUM_OBJECT_BYTES", 100)
+    monkeypatch.setattr("truthloop.uploads.lines.MAXIMUM_OBJECT_BYTES", 100)
     large = upload(world, "large.jsonl", [record("i1", "7"), record("i2", "7")])
     small = upload(world, "small.jsonl", [b"{"])
     assert world.run("ingest_ground_truth", batch(large, small)) == {"batchItemFailures": []}
@@ -306,7 +306,7 @@ def test_an_upload_that_fills_the_disk_fails_alone(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     files = iter([io.BytesIO(), Full(), io.BytesIO(), io.BytesIO()])
-    monkeypatch.setattr("truthloop.spool.SpooledTemporaryFile", lambda **_: next(files))
+    monkeypatch.setattr("truthloop.uploads.spool.SpooledTemporaryFile", lambda **_: next(files))
     answer = world.run("ingest_ground_truth", batch(full, good))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(read(world, "accepted")) == 1
@@ -419,10 +419,10 @@ def test_what_cannot_be_read_whole_is_rejected_whole(
     reason: str,
 ) -> None:
     # Given: small limits
-    monkeypatch.setattr("truthloop.uploads.MAXIMUM_OBJECT_BYTES", 140)
-    monkeypatch.setattr("truthloop.uploads.split_lines.__defaults__", (65_536, 20))
+    monkeypatch.setattr("truthloop.uploads.lines.MAXIMUM_OBJECT_BYTES", 140)
+    monkeypatch.setattr("truthloop.uploads.lines.split_lines.__defaults__", (65_536, 20))
     if name == "spool.csv":
-        monkeypatch.setattr("truthloop.spool.MAXIMUM_SPOOL_BYTES", 100)
+        monkeypatch.setattr("truthloop.uploads.spool.MAXIMUM_SPOOL_BYTES", 100)
     # When
     answer = world.run("ingest_ground_truth", batch(send(world, name, content)))
     # Then: one line says so, and nothing of it counts

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from truthloop.aws.calls import CONNECTIONS
-from truthloop.dataset import ObjectInfo
 from truthloop.errors import ObjectMissing
+from truthloop.versions.dataset import ObjectInfo
 from truthloop.wiring import wiring
 
 

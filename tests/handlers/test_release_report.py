@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from truthloop.report import report
+from truthloop.retraining.report import report
 
 APPROVED = "arn:aws:sagemaker:us-east-1:123456789012:model-package/truthloop-models/8"
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
 from tests.handlers.runs import finished, keyed
-from truthloop.captures import index_prefix
 from truthloop.errors import DatasetInvalid, ModelPackageInvalid, TransientAwsError
 from truthloop.steps.capture_index import Segmenting, find_captures
+from truthloop.versions.captures import index_prefix
 from truthloop.wiring import wiring
 
 ENDPOINT = "truthloop-endpoint"

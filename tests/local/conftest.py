@@ -69,4 +69,4 @@ def server() -> Iterator[LocalServer]:
         pytest.fail(f"python -m local ended with {process.wait()} before it was ready")
     yield LocalServer(port)
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0

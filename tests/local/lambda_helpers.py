@@ -64,7 +64,7 @@ def running_server(port: int, **settings: str) -> Iterator[Server]:
         yield Server(port, process)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         process.stdout.close()
 
 
@@ -131,7 +131,7 @@ class Functions:
         arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         return url, arn
 
-    def messages(self, url: str, count: int, seconds: float = 30) -> list[dict[str, Any]]:
+    def messages(self, url: str, count: int, seconds: float = 90) -> list[dict[str, Any]]:
         """Receive and delete until ``count`` messages have come."""
         sqs = self.client("sqs")
         found: list[dict[str, Any]] = []
@@ -160,7 +160,7 @@ class Functions:
         return [event["message"] for event in events]
 
 
-def eventually(check: Callable[[], Any], seconds: float = 30) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 90) -> Any:
     """Return the first true value of ``check``."""
     end = time.monotonic() + seconds
     while True:

@@ -32,7 +32,7 @@ class Driver:
         )
         return str(answer["executionArn"])
 
-    def wait(self, arn: str, seconds: float = 20) -> dict[str, Any]:
+    def wait(self, arn: str, seconds: float = 90) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             execution: dict[str, Any] = self.client.describe_execution(executionArn=arn)

@@ -444,7 +444,7 @@ def test_time_limits_from_the_narrowest_to_the_widest(server: Any, sfn: Driver) 
     ]
     began = time.monotonic()
     heartbeat, limit, whole = (sfn.wait(arn) for arn in started)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50  # nobody waited out the 60 seconds
     assert json.loads(heartbeat["output"]) == {"Error": "States.Timeout"}
     assert (limit["status"], limit["error"], limit.get("cause")) == ("FAILED", "States.Timeout", None)
     assert (whole["status"], sfn.types(started[2])[-1]) == ("TIMED_OUT", "ExecutionTimedOut")

@@ -41,7 +41,7 @@ class Bucket:
 
     def take(self, count: int = 1) -> list[Any]:
         found: list[Any] = []
-        end = time.monotonic() + 6
+        end = time.monotonic() + 60
         while len(found) < count and time.monotonic() < end:
             answer = self.sqs.receive_message(QueueUrl=self.url, WaitTimeSeconds=2, MaxNumberOfMessages=10)
             for message in answer.get("Messages", []):

@@ -20,7 +20,7 @@ ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/any"
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 8.0) -> Any:
+def wait_for(look: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Look until something is there."""
     end = time.monotonic() + seconds
     while not (found := look()):
@@ -38,7 +38,7 @@ class Inbox:
         self.url = self.sqs.create_queue(QueueName=self.name, Attributes=attributes)["QueueUrl"]
         self.arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{self.name}"
 
-    def take(self, wait: int = 5) -> list[Any]:
+    def take(self, wait: int = 20) -> list[Any]:
         answer = self.sqs.receive_message(
             QueueUrl=self.url,
             WaitTimeSeconds=wait,

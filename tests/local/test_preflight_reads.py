@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.local.sagemaker_driver import Driver, unique, wait_until
-from truthloop.alarm import AlarmReading
 from truthloop.aws.alarms import CloudWatchAlarms
 from truthloop.aws.quotas import ServiceQuotas
+from truthloop.retraining.alarm import AlarmReading
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from local.quotas import training_quotas
 from truthloop.aws.quotas import ServiceQuotas
-from truthloop.hardware import FAMILIES, SUCCESSORS
+from truthloop.instances.hardware import FAMILIES, SUCCESSORS
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def config(aws: Driver, model_name: str, instances: int = 1, **changes: Any) -> 
     return name
 
 
-def settled(aws: Driver, name: str, seconds: float = 20) -> dict[str, Any]:
+def settled(aws: Driver, name: str, seconds: float = 45) -> dict[str, Any]:
     def check() -> dict[str, Any] | None:
         body: dict[str, Any] = aws.sagemaker.describe_endpoint(EndpointName=name)
         return body if body["EndpointStatus"] in ("InService", "Failed") else None

@@ -95,7 +95,7 @@ def ended(aws: Driver, arn: str) -> Json:
         body: Json = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
         return body if body["PipelineExecutionStatus"] in ("Succeeded", "Failed", "Stopped") else None
 
-    return wait_until(check, 40, f"the end of {arn}")
+    return wait_until(check, 90, f"the end of {arn}")
 
 
 def steps_of(aws: Driver, arn: str) -> dict[str, Json]:

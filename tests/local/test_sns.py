@@ -44,7 +44,7 @@ class Topic:
     def publish(self, message: str = "hello", **settings: Any) -> str:
         return str(self.sns.publish(TopicArn=self.arn, Message=message, **settings)["MessageId"])
 
-    def take(self, wait: int = 5) -> list[Any]:
+    def take(self, wait: int = 20) -> list[Any]:
         answer = self.sqs.receive_message(
             QueueUrl=self.url, WaitTimeSeconds=wait, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         )
@@ -150,7 +150,7 @@ def handle(event, _):
     )
     arn = topic.subscribe("lambda", function["FunctionArn"])
     message_id = topic.publish(Subject="greeting")
-    [record] = json.loads(topic.take(wait=10)[0]["Body"])["Records"]
+    [record] = json.loads(topic.take()[0]["Body"])["Records"]
     assert (record["EventSource"], record["EventSubscriptionArn"]) == ("aws:sns", arn)
     assert (record["Sns"]["MessageId"], record["Sns"]["Message"]) == (message_id, "hello")
     assert (record["Sns"]["Subject"], record["Sns"]["TopicArn"]) == ("greeting", topic.arn)
@@ -179,7 +179,7 @@ class Listener:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def wait_for(self, count: int) -> None:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while len(self.received) < count:
             assert time.monotonic() < end, f"{len(self.received)} requests"
             time.sleep(0.02)
@@ -243,7 +243,7 @@ def test_fifo_topic_to_fifo_queue(server: Any) -> None:
     queue = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes={"RawMessageDelivery": "true"})
     sns.publish(TopicArn=topic, Message="first", MessageGroupId="g", MessageDeduplicationId="d")
-    [message] = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5, AttributeNames=["All"])["Messages"]
+    [message] = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20, AttributeNames=["All"])["Messages"]
     assert message["Attributes"]["MessageGroupId"] == "g"
     assert message["Attributes"]["MessageDeduplicationId"] == "d"
 
@@ -281,7 +281,7 @@ def test_mail_is_kept() -> None:
     subscription = backend.subscribe(topic.arn, "team@example.com", "email")
     topics.publish(subscription, "the text", "m-1", subject="the subject")
     kept = aws.workdir / "mail" / "m-1.json"
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not kept.exists() or not kept.read_text():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.model import real
 from tests.model.real import Rec, View, Write
 from tests.model.world import ASK, Design, Proc, State, done, put
-from truthloop.claim import HolderState
 from truthloop.ports import PipelineExecution
+from truthloop.retraining.claim import HolderState
 
 
 class _NoLookUp(real._Pipeline):

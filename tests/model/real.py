@@ -13,20 +13,30 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from truthloop import claim as claims
-from truthloop import policy
-from truthloop.claim import CLAIMED, IDLE, GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
-from truthloop.dataset import Dataset, GroundTruth, ObjectInfo
-from truthloop.decision import TRAINED, Decision
 from truthloop.errors import ClaimLost, StartUnsettled
 from truthloop.names import generation_name, generation_number
 from truthloop.ports import PipelineExecution, Ports
+from truthloop.retraining import claim as claims
+from truthloop.retraining import policy
+from truthloop.retraining.claim import (
+    CLAIMED,
+    IDLE,
+    GenerationRecord,
+    HolderState,
+    LastRun,
+    Orphan,
+    Take,
+    TakeOver,
+)
+from truthloop.retraining.decision import TRAINED, Decision
+from truthloop.retraining.evidence import Evidence
+from truthloop.retraining.triggers import Trigger
 from truthloop.settings import PolicySettings
 from truthloop.steps.claim_run import claim_run
 from truthloop.steps.release_run import release_run
 from truthloop.steps.start_pipeline import start_pipeline
 from truthloop.times import to_iso
-from truthloop.triggers import Trigger
+from truthloop.versions.dataset import Dataset, GroundTruth, ObjectInfo
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 EARLIER = to_iso(NOW - timedelta(minutes=10))
@@ -416,7 +426,7 @@ def judge(rec: Rec, accepted: int) -> tuple[str, str]:
     """Return the policy's verdict and reason on the labels that are accepted."""
     found = record(rec)
     new = accepted - (rec.trained.version if rec.trained else 0)
-    evidence = policy.Evidence(
+    evidence = Evidence(
         triggers=tuple(found.triggers.values()),
         new_labels=new,
         new_per_label={"7": new},

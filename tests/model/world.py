@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 from tests.model import real
 from tests.model.real import Ran, Reason, Rec, Run, View, Write
-from truthloop.claim import HolderState
+from truthloop.retraining.claim import HolderState
 
 # What an execution does next. Those in WRITES are inside a function, with the write decided on.
 NEW, CLAIM, PREFLIGHT, SNAPSHOT, START, REQUEST, ASK, NOTE, YIELD = (

@@ -28,10 +28,10 @@ from tests.statemachine.stage import (
     registrar,
 )
 from truthloop.aws.attributes import from_attribute, to_item
-from truthloop.decision import Decision
-from truthloop.report import ADVICE, report
+from truthloop.retraining.decision import Decision
+from truthloop.retraining.report import ADVICE, report
+from truthloop.retraining.triggers import parse_trigger
 from truthloop.times import from_iso, to_iso
-from truthloop.triggers import parse_trigger
 
 MACHINE = "retrain"
 SCENARIOS: dict[str, Script] = {}

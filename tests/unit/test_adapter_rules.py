@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 
 from truthloop.aws.attributes import from_item, to_attribute, to_item
 from truthloop.aws.calls import translate
-from truthloop.decision import Evaluation, StepResult, judge_failure, metadata_value, shorten
 from truthloop.errors import AwsRequestFailed, ConditionFailed, TransientAwsError
+from truthloop.retraining.decision import Evaluation, StepResult, judge_failure, metadata_value, shorten
 
 
 def client_error(code: str, status: int = 400, **more: Any) -> ClientError:

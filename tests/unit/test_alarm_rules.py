@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truthloop.alarm import AlarmReading, Measurement
 from truthloop.aws.alarms import period_for
+from truthloop.retraining.alarm import AlarmReading, Measurement
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 BELOW = "LessThanThreshold"

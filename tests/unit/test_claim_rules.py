@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from truthloop.claim import (
+from truthloop.errors import ClaimLost
+from truthloop.retraining.claim import (
     CLAIMED,
     IDLE,
     MAXIMUM_PENDING,
@@ -30,9 +31,8 @@ from truthloop.claim import (
     start_is_unsettled,
     was_released,
 )
-from truthloop.errors import ClaimLost
+from truthloop.retraining.triggers import Trigger
 from truthloop.times import to_iso
-from truthloop.triggers import Trigger
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 MINE = Trigger("mine", "manual", to_iso(NOW))

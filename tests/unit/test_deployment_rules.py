@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from truthloop.deployment import (
+from truthloop.errors import InvalidEvent, SettingsError, SmokeTestFailed
+from truthloop.inputs import MonitorInput
+from truthloop.names import generation_name, generation_number, resource_name, split_uri
+from truthloop.serving.deployment import (
     EndpointState,
     choose_examples,
     deployment_config,
@@ -20,11 +23,8 @@ from truthloop.deployment import (
     plan_action,
     plan_target,
 )
-from truthloop.errors import InvalidEvent, SettingsError, SmokeTestFailed
-from truthloop.inputs import MonitorInput
-from truthloop.monitor import Window, captures_of, job_name, plan_window
-from truthloop.names import generation_name, generation_number, resource_name, split_uri
-from truthloop.registry import ModelPackage
+from truthloop.serving.monitor import Window, captures_of, job_name, plan_window
+from truthloop.serving.registry import ModelPackage
 from truthloop.settings import DeploymentSettings, Settings
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)

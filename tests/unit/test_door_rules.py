@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from truthloop.errors import UploadRejected
-from truthloop.ground_truth import (
+from truthloop.times import from_iso, to_iso
+from truthloop.uploads.door import (
     Judge,
     Rejection,
     SourceObject,
@@ -21,9 +22,8 @@ from truthloop.ground_truth import (
     padded_sequencer,
     rejected_whole,
 )
-from truthloop.labels import Origin, Statement
-from truthloop.times import from_iso, to_iso
-from truthloop.uploads import Line, split_lines
+from truthloop.uploads.lines import Line, split_lines
+from truthloop.versions.labels import Origin, Statement
 
 SOURCE = SourceObject("bucket", "key.jsonl", "v1", "617f08299329d189", datetime(2026, 11, 22, 10, tzinfo=UTC))
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truthloop.decision import StepResult, is_costless, lacked_instances
-from truthloop.hardware import (
+from truthloop.instances.hardware import (
     FAMILIES,
     INFERENCE_AMI,
     OTHER_ACCELERATORS,
@@ -26,7 +25,8 @@ from truthloop.hardware import (
     judge_image,
     runs_on,
 )
-from truthloop.prices import PRICES_AS_OF, USD_PER_HOUR
+from truthloop.instances.prices import PRICES_AS_OF, USD_PER_HOUR
+from truthloop.retraining.decision import StepResult, is_costless, lacked_instances
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truthloop.captures import Indexed, Lookup, index_lines, read_segment
-from truthloop.dataset import ChampionModel, Dataset, GroundTruth, ObjectInfo, dataset_version, manifest
 from truthloop.errors import DatasetInvalid
-from truthloop.labels import Kept, Origin, Reader, Statement, changed, per_label
+from truthloop.versions.captures import Indexed, Lookup, index_lines, read_segment
+from truthloop.versions.dataset import (
+    ChampionModel,
+    Dataset,
+    GroundTruth,
+    ObjectInfo,
+    dataset_version,
+    manifest,
+)
+from truthloop.versions.labels import Kept, Origin, Reader, Statement, changed, per_label
 
 ORIGIN = Origin("ground-truth/inbox/a.jsonl", "v1", 3, 412, "2026-11-22T10:00:00.000000Z")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

@@ -11,26 +11,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truthloop.alarm import AlarmReading, Measurement
-from truthloop.capacity import QuotaReading
-from truthloop.claim import LastRun
-from truthloop.policy import (
+from truthloop.instances.capacity import QuotaReading
+from truthloop.instances.prices import USD_PER_HOUR, estimate
+from truthloop.retraining.alarm import AlarmReading, Measurement
+from truthloop.retraining.claim import LastRun
+from truthloop.retraining.evidence import Evidence, Failure
+from truthloop.retraining.policy import (
     BAR,
     GROUND,
     REFUSE,
     RULES,
     START,
     WAIT,
-    Evidence,
-    Failure,
     RuleOutcome,
     Verdict,
     judge,
 )
-from truthloop.prices import USD_PER_HOUR, estimate
+from truthloop.retraining.triggers import (
+    ALARM,
+    CODE,
+    FOLLOW_UP,
+    GROUND_TRUTH,
+    MANUAL,
+    SWEEP,
+    VIOLATION,
+    Trigger,
+)
 from truthloop.settings import PolicySettings
 from truthloop.times import to_iso
-from truthloop.triggers import ALARM, CODE, FOLLOW_UP, GROUND_TRUTH, MANUAL, SWEEP, VIOLATION, Trigger
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 POLICY = PolicySettings(

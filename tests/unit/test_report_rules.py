@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.unit.test_policy_rules import EVIDENCE, LAST, NOW, POLICY
-from truthloop import decision as outcomes
-from truthloop import policy
-from truthloop.policy import START, Failure, judge
-from truthloop.report import ADVICE, HEADLINES, report
+from truthloop.retraining import decision as outcomes
+from truthloop.retraining import policy
+from truthloop.retraining.evidence import Failure
+from truthloop.retraining.policy import START, judge
+from truthloop.retraining.report import ADVICE, HEADLINES, report
 from truthloop.times import to_iso
 
 PACKAGE = "arn:aws:sagemaker:us-east-1:123456789012:model-package/truthloop-models/8"

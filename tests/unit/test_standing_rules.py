@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truthloop.labels import Origin, Statement
 from truthloop.settings import MAJORITY
-from truthloop.shares import allowances
-from truthloop.standing import Gathered, Standing, Terms, author_digest, settle
 from truthloop.times import to_iso
+from truthloop.versions.labels import Origin, Statement
+from truthloop.versions.shares import allowances
+from truthloop.versions.standing import Gathered, Standing, Terms, author_digest, settle
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 HORIZON = 24

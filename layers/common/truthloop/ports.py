@@ -9,15 +9,15 @@ from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # a function loads the rules that it uses, not all that the ports speak of
-    from truthloop.alarm import AlarmReading
-    from truthloop.capacity import QuotaReading
-    from truthloop.claim import GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
-    from truthloop.dataset import ObjectInfo
-    from truthloop.decision import Decision, StepResult
-    from truthloop.deployment import EndpointState, Target
-    from truthloop.registry import ModelPackage
+    from truthloop.instances.capacity import QuotaReading
+    from truthloop.retraining.alarm import AlarmReading
+    from truthloop.retraining.claim import GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
+    from truthloop.retraining.decision import Decision, StepResult
+    from truthloop.retraining.triggers import Trigger
+    from truthloop.serving.deployment import EndpointState, Target
+    from truthloop.serving.registry import ModelPackage
     from truthloop.settings import DeploymentSettings, Settings
-    from truthloop.triggers import Trigger
+    from truthloop.versions.dataset import ObjectInfo
 
 
 class LoopTable(Protocol):

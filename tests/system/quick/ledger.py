@@ -1,6 +1,7 @@
 """What a test has said to the loop, and what must come of it: a second, simpler telling of the label rules.
 
-It shares nothing with ``truthloop.standing``; docs/conventions.md, "Which label holds", is what both follow.
+It shares nothing with ``truthloop.versions.standing``; docs/conventions.md, "Which label holds", is what both
+follow.
 """
 
 from __future__ import annotations

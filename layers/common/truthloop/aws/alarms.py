@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from truthloop.alarm import IN_ALARM, AlarmReading, Measurement
 from truthloop.aws.calls import translated
+from truthloop.retraining.alarm import IN_ALARM, AlarmReading, Measurement
 
 _INSTANT = timedelta(seconds=1)  # CloudWatch takes no shorter span
 _MOST_POINTS = 1440  # of one GetMetricStatistics

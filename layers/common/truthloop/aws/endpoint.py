@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from truthloop.aws.calls import translated
-from truthloop.deployment import EndpointState, Target, endpoint_config
 from truthloop.errors import AwsRequestFailed
+from truthloop.serving.deployment import EndpointState, Target, endpoint_config
 from truthloop.settings import DeploymentSettings
 
 _REFUSED = frozenset({"ValidationException", "ResourceInUse", "ResourceInUseException", "ConflictException"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from truthloop.aws.calls import translated
-from truthloop.claim import HolderState
 from truthloop.errors import AwsRequestFailed
+from truthloop.retraining.claim import HolderState
 
 _LIVE = frozenset({"RUNNING", "PENDING_REDRIVE"})
 _UNKNOWN = frozenset({"ExecutionDoesNotExist", "StateMachineDoesNotExist", "InvalidArn"})

@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from truthloop.aws.calls import CONNECTIONS, translated
-from truthloop.dataset import ObjectInfo
 from truthloop.errors import AwsRequestFailed, ConditionFailed, ObjectMissing
 from truthloop.ports import ObjectStream
+from truthloop.versions.dataset import ObjectInfo
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

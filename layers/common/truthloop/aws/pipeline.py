@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from truthloop.aws.calls import translated
-from truthloop.decision import PIPELINE_LIVE, StepResult
 from truthloop.errors import AwsRequestFailed, PipelineNotFound
 from truthloop.ports import PipelineExecution
+from truthloop.retraining.decision import PIPELINE_LIVE, StepResult
 from truthloop.times import to_iso
 
 _MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException"})

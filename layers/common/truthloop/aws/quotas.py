@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from truthloop.aws.calls import translated
-from truthloop.capacity import QuotaReading, quota_name
 from truthloop.errors import AwsRequestFailed, TransientAwsError
+from truthloop.instances.capacity import QuotaReading, quota_name
 
 _SERVICE = "sagemaker"
 _REMEMBERED_SECONDS = 900.0

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from truthloop.aws.calls import translated
-from truthloop.decision import shorten
 from truthloop.errors import ModelPackageInvalid
-from truthloop.registry import PENDING, REJECTED, ModelPackage
+from truthloop.retraining.decision import shorten
+from truthloop.serving.registry import PENDING, REJECTED, ModelPackage
 
 _MAXIMUM_DESCRIPTION = 1024
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from truthloop.aws.attributes import from_item, to_attribute, to_item
 from truthloop.aws.calls import translated
-from truthloop.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Orphan, Take, TakeOver
-from truthloop.decision import Decision, decision_key
 from truthloop.errors import RecordInvalid
+from truthloop.retraining.claim import CLAIMED, IDLE, GenerationRecord, LastRun, Orphan, Take, TakeOver
+from truthloop.retraining.decision import Decision, decision_key
+from truthloop.retraining.triggers import Trigger
 from truthloop.times import from_iso
-from truthloop.triggers import Trigger
 
 _RECORD_KEY = to_item({"pk": "GENERATION", "sk": "CURRENT"})
 _DECISIONS = "DECISION"

@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from truthloop.deployment import (
-    CREATE,
-    RECREATE,
-    UPDATE,
-    EndpointState,
-    deployment_config,
-    is_broken,
-    is_changing,
-    plan_target,
-)
 from truthloop.errors import (
     AwsRequestFailed,
     DeploymentRefused,
@@ -23,6 +13,16 @@ from truthloop.errors import (
 )
 from truthloop.inputs import PlanInput, shown
 from truthloop.ports import Ports
+from truthloop.serving.deployment import (
+    CREATE,
+    RECREATE,
+    UPDATE,
+    EndpointState,
+    deployment_config,
+    is_broken,
+    is_changing,
+    plan_target,
+)
 
 _INVALID = frozenset({"ValidationException"})
 """A quota or a missing permission is not the package's fault: those fail the execution and reject nothing."""

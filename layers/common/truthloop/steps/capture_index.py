@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from truthloop.captures import (
+from truthloop.ports import Objects
+from truthloop.versions.captures import (
     Lookup,
     capture_prefix,
     index_lines,
@@ -13,8 +14,7 @@ from truthloop.captures import (
     read_segment,
     segment_key,
 )
-from truthloop.dataset import ObjectInfo
-from truthloop.ports import Objects
+from truthloop.versions.dataset import ObjectInfo
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypedDict
 
-from truthloop.claim import (
+from truthloop.errors import ConditionFailed, InvalidTrigger, PipelineNotFound, TransientAwsError
+from truthloop.inputs import ClaimInput
+from truthloop.names import dataset_prefix, execution_name, generation_name
+from truthloop.ports import Objects, Ports
+from truthloop.retraining.claim import (
     CLAIMED,
     Coalesce,
     GenerationRecord,
@@ -19,14 +23,10 @@ from truthloop.claim import (
     forgotten_first,
     plan_claim,
 )
-from truthloop.decision import COALESCED, INVALID, Decision, shorten
-from truthloop.errors import ConditionFailed, InvalidTrigger, PipelineNotFound, TransientAwsError
-from truthloop.inputs import ClaimInput
-from truthloop.names import dataset_prefix, execution_name, generation_name
-from truthloop.ports import Objects, Ports
+from truthloop.retraining.decision import COALESCED, INVALID, Decision, shorten
+from truthloop.retraining.triggers import Trigger, parse_trigger
 from truthloop.steps.orphans import find_orphans, forgotten_run, forgotten_run_of
 from truthloop.times import to_iso
-from truthloop.triggers import Trigger, parse_trigger
 
 _ATTEMPTS = 10
 """Each lost race means that another execution got through: this many are a storm, not a deadlock."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from truthloop.decision import (
+from truthloop.errors import PipelineStillRunning
+from truthloop.inputs import DecideInput
+from truthloop.names import evaluation_key
+from truthloop.ports import PipelineExecution, Ports
+from truthloop.retraining.decision import (
     FAILED,
     PIPELINE_LIVE,
     STOPPED,
@@ -14,11 +18,7 @@ from truthloop.decision import (
     is_costless,
     judge_failure,
 )
-from truthloop.errors import PipelineStillRunning
-from truthloop.inputs import DecideInput
-from truthloop.names import evaluation_key
-from truthloop.ports import PipelineExecution, Ports
-from truthloop.registry import PENDING
+from truthloop.serving.registry import PENDING
 
 
 class PackageOutput(TypedDict):

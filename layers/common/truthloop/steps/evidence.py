@@ -7,14 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from truthloop.claim import GenerationRecord
-from truthloop.dataset import ChampionModel, Dataset, dataset_version
-from truthloop.deployment import EndpointState
 from truthloop.errors import DatasetInvalid
-from truthloop.labels import Reader, Record, Statement
 from truthloop.names import dataset_prefix, digest
 from truthloop.ports import Objects, Ports
-from truthloop.registry import APPROVED, ModelPackage
+from truthloop.retraining.claim import GenerationRecord
+from truthloop.serving.deployment import EndpointState
+from truthloop.serving.registry import APPROVED, ModelPackage
 from truthloop.settings import (
     ACCEPTED_PREFIX,
     BASE_PREFIX,
@@ -23,9 +21,11 @@ from truthloop.settings import (
     IMAGES_PREFIX,
     NO_CAPTURE_PREFIX,
 )
-from truthloop.standing import Gathered, Standing, Terms, settle
 from truthloop.steps.capture_index import find_captures
 from truthloop.times import from_iso, to_iso
+from truthloop.versions.dataset import ChampionModel, Dataset, dataset_version
+from truthloop.versions.labels import Reader, Record, Statement
+from truthloop.versions.standing import Gathered, Standing, Terms, settle
 
 NO_CAPTURE = "NO_CAPTURE"
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from truthloop.claim import LastRun
-from truthloop.decision import STEP_FAILED, is_costless
 from truthloop.errors import AwsRequestFailed, DatasetInvalid, ObjectMissing, PipelineNotFound
-from truthloop.labels import Statement
 from truthloop.names import dataset_prefix
-from truthloop.policy import Failure
 from truthloop.ports import Objects, Pipeline
+from truthloop.retraining.claim import LastRun
+from truthloop.retraining.decision import STEP_FAILED, is_costless
+from truthloop.retraining.evidence import Failure
+from truthloop.versions.labels import Statement
 
 _UNKNOWN = "Unknown"
 

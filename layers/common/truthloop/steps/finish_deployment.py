@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from truthloop.decision import DEPLOYED, REJECTED, SUPERSEDED, Decision
 from truthloop.inputs import FinishInput
 from truthloop.ports import Ports
-from truthloop.registry import APPROVED, ModelPackage
-from truthloop.registry import REJECTED as PACKAGE_REJECTED
+from truthloop.retraining.decision import DEPLOYED, REJECTED, SUPERSEDED, Decision
+from truthloop.serving.registry import APPROVED, ModelPackage
+from truthloop.serving.registry import REJECTED as PACKAGE_REJECTED
 from truthloop.times import to_iso
 
 _REASON = "Deployment failed: {}"

@@ -10,7 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from truthloop.errors import InvalidEvent, TransientAwsError, TruthloopError, UploadRejected
-from truthloop.ground_truth import (
+from truthloop.inputs import Fields
+from truthloop.names import digest
+from truthloop.ports import Objects, ObjectStream, Ports
+from truthloop.serving.registry import APPROVED
+from truthloop.settings import ACCEPTED_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
+from truthloop.steps.known_labels import read_model_labels
+from truthloop.times import hour_prefix
+from truthloop.uploads.door import (
     MAXIMUM_KEY_BYTES,
     UNKNOWN_LABEL,
     Judge,
@@ -19,15 +26,8 @@ from truthloop.ground_truth import (
     label_set_name,
     rejected_whole,
 )
-from truthloop.inputs import Fields
-from truthloop.names import digest
-from truthloop.ports import Objects, ObjectStream, Ports
-from truthloop.registry import APPROVED
-from truthloop.settings import ACCEPTED_PREFIX, INBOX_PREFIX, QUARANTINE_PREFIX
-from truthloop.spool import Spool, spool
-from truthloop.steps.known_labels import read_model_labels
-from truthloop.times import hour_prefix
-from truthloop.uploads import format_of, read_lines
+from truthloop.uploads.lines import format_of, read_lines
+from truthloop.uploads.spool import Spool, spool
 
 MAXIMUM_NAMED_LABELS = 20
 """How many unknown labels are named: anyone who uploads can invent labels."""

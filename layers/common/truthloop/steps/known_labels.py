@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from truthloop.errors import AwsRequestFailed, ObjectMissing
 from truthloop.names import split_uri
 from truthloop.ports import Objects
-from truthloop.registry import ModelPackage
+from truthloop.serving.registry import ModelPackage
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from truthloop.claim import LastRun, Orphan
-from truthloop.dataset import Dataset
 from truthloop.errors import DatasetInvalid
+from truthloop.instances.prices import estimate
 from truthloop.names import dataset_prefix
 from truthloop.ports import Ports
-from truthloop.prices import estimate
+from truthloop.retraining.claim import LastRun, Orphan
 from truthloop.times import from_iso
+from truthloop.versions.dataset import Dataset
 
 
 def find_orphans(ports: Ports, *, besides: str | None = None) -> list[Orphan]:

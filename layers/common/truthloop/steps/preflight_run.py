@@ -7,18 +7,19 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypedDict
 
-from truthloop import policy
-from truthloop.claim import GenerationRecord, require_claim
 from truthloop.inputs import HeldInput
-from truthloop.labels import changed
-from truthloop.policy import Evidence, Verdict
 from truthloop.ports import Ports
-from truthloop.registry import ModelPackage
+from truthloop.retraining import policy
+from truthloop.retraining.claim import GenerationRecord, require_claim
+from truthloop.retraining.evidence import CONFLICTS_SHOWN, Evidence
+from truthloop.retraining.policy import Verdict
+from truthloop.serving.registry import ModelPackage
 from truthloop.settings import PolicySettings
 from truthloop.steps.evidence import Fold, champion_of, fold_labels
 from truthloop.steps.failed_run import News, count_news, read_failure
 from truthloop.steps.known_labels import read_model_labels
 from truthloop.times import from_iso
+from truthloop.versions.labels import changed
 
 _PENDING_LOOKED_AT = 4  # a run registers two packages
 
@@ -104,7 +105,7 @@ def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, p
         if trained or not record.last_run
         else read_failure(record.last_run, ports.pipeline),
         waiting_per_label=changed(fold.before, fold.waiting),
-        conflicts=tuple(islice(sorted(fold.conflicts), policy.CONFLICTS_SHOWN)),
+        conflicts=tuple(islice(sorted(fold.conflicts), CONFLICTS_SHOWN)),
         conflict_count=len(fold.conflicts),
         over_share=sum(fold.over_share.values()),
         expired=fold.expired,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from truthloop.deployment import NONE, UPDATE, Target, plan_action, plan_target
 from truthloop.ports import Ports
-from truthloop.registry import APPROVED
+from truthloop.serving.deployment import NONE, UPDATE, Target, plan_action, plan_target
+from truthloop.serving.registry import APPROVED
 
 
 class DesiredOutput(TypedDict):

@@ -7,15 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from truthloop.claim import (
-    GenerationRecord,
-    LastRun,
-    follow_up,
-    require_claim,
-    start_is_unsettled,
-    was_released,
-)
-from truthloop.decision import FAILED, PIPELINE_LIVE, PIPELINE_SUCCEEDED, REFUSED, TRAINED, Decision
 from truthloop.errors import (
     ConditionFailed,
     InvalidEvent,
@@ -25,9 +16,25 @@ from truthloop.errors import (
 )
 from truthloop.inputs import ErrorPart, ReleaseInput, ResultPart
 from truthloop.names import generation_number
-from truthloop.policy import REFUSE
 from truthloop.ports import PipelineExecution, Ports
-from truthloop.report import report
+from truthloop.retraining.claim import (
+    GenerationRecord,
+    LastRun,
+    follow_up,
+    require_claim,
+    start_is_unsettled,
+    was_released,
+)
+from truthloop.retraining.decision import (
+    FAILED,
+    PIPELINE_LIVE,
+    PIPELINE_SUCCEEDED,
+    REFUSED,
+    TRAINED,
+    Decision,
+)
+from truthloop.retraining.policy import REFUSE
+from truthloop.retraining.report import report
 from truthloop.times import to_iso
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from truthloop.dataset import manifest
 from truthloop.inputs import MonitorInput
-from truthloop.monitor import Window, captures_of, job_name, plan_window
 from truthloop.ports import Ports
+from truthloop.serving.monitor import Window, captures_of, job_name, plan_window
 from truthloop.settings import ACCEPTED_PREFIX, METRIC_NAMESPACE, MonitorSettings
 from truthloop.times import hour_prefix, to_iso
+from truthloop.versions.dataset import manifest
 
 NO_DATA = "NoData"
 _INPUT = "/opt/ml/processing/input"

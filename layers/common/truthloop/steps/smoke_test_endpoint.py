@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TypedDict
 
-from truthloop.deployment import choose_examples, judge_answer, judge_labels
 from truthloop.errors import AwsRequestFailed, SmokeTestFailed
 from truthloop.inputs import SmokeTestInput
 from truthloop.names import resource_name
 from truthloop.ports import Ports
+from truthloop.serving.deployment import choose_examples, judge_answer, judge_labels
 from truthloop.settings import SMOKE_TEST_PREFIX
 
 _MODEL_FAULT = "ModelError"

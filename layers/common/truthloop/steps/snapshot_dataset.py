@@ -5,13 +5,11 @@ from __future__ import annotations
 from tempfile import SpooledTemporaryFile
 from typing import TypedDict
 
-from truthloop.claim import GenerationRecord, require_claim
-from truthloop.dataset import ChampionModel, Dataset, GroundTruth, manifest
 from truthloop.errors import DatasetInvalid, ModelPackageInvalid
 from truthloop.inputs import HeldInput
-from truthloop.labels import Reader, changed, per_label
 from truthloop.names import dataset_prefix, split_uri
 from truthloop.ports import Objects, Ports
+from truthloop.retraining.claim import GenerationRecord, require_claim
 from truthloop.settings import BASE_PREFIX
 from truthloop.steps.evidence import (
     champion_model,
@@ -21,6 +19,8 @@ from truthloop.steps.evidence import (
     statements_key,
 )
 from truthloop.times import to_iso
+from truthloop.versions.dataset import ChampionModel, Dataset, GroundTruth, manifest
+from truthloop.versions.labels import Reader, changed, per_label
 
 _SPOOL_BYTES = 16 * 1024 * 1024
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypedDict
 
-from truthloop.claim import GenerationRecord, LastRun, left_waiting, require_claim, start_is_unsettled
 from truthloop.errors import StartUnsettled
 from truthloop.inputs import DatasetInput, StartInput
 from truthloop.names import digest
-from truthloop.policy import estimated_usd
 from truthloop.ports import Objects, Ports
+from truthloop.retraining.claim import (
+    GenerationRecord,
+    LastRun,
+    left_waiting,
+    require_claim,
+    start_is_unsettled,
+)
+from truthloop.retraining.policy import estimated_usd
 from truthloop.settings import BASE_PREFIX, CHECKPOINTS_PREFIX, PolicySettings
 from truthloop.steps.orphans import find_orphans
 from truthloop.times import to_iso

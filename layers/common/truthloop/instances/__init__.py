@@ -1,0 +1,1 @@
+"""What instance types are: their GPUs and drivers, prices and the quota of them."""

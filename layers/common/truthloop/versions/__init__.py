@@ -1,0 +1,1 @@
+"""What a dataset version holds: statements, which of them hold, and what is captured."""
