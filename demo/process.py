@@ -27,13 +27,6 @@ STOP_SECONDS = 20.0
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def require_free(port: int) -> None:
     """Raise :class:`PortInUseError` if somebody listens on the port."""
     with socket.socket() as probe:

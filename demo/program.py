@@ -19,9 +19,10 @@ from demo.cloud import Cloud
 from demo.deployment import deploy
 from demo.display import Display
 from demo.errors import DemoError, StoryError
-from demo.process import ROOT, LocalAwsProcess, MemoryMeter, free_port
+from demo.process import ROOT, LocalAwsProcess, MemoryMeter
 from demo.result import Result
 from demo.story import Story
+from local.ports import free_port
 
 OUTPUT = ROOT / "build" / "demo"
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from local.ports import free_port
 from local.sagemaker.data_channels import DataChannels, unpack
 from local.sagemaker.errors import JobError
 from local.sagemaker.images import Image
@@ -171,7 +172,7 @@ class ServingContainer:
 
     def _launch(self, image: Image) -> ContainerProcess:
         """Start the process and wait until it is healthy."""
-        self._port = _free_port()
+        self._port = free_port()
         argv = image.argv(None, ["serve"], self._ml)
         environment = container_environment(
             self._sagemaker.aws,
@@ -267,12 +268,6 @@ class ServingContainer:
                 self._connections.get_nowait().close()
             except queue.Empty:
                 return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def invocation_timeout() -> float:

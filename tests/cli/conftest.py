@@ -15,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
+from local.ports import free_port
 from tests.handlers.conftest import clients, moto_url, world  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +51,7 @@ def template(outputs: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"],
         stdout=subprocess.DEVNULL,
@@ -68,7 +67,7 @@ def endpoint() -> Iterator[str]:
         time.sleep(0.1)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")

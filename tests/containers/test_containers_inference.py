@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from common.imaging import MAX_BYTES
+from local.ports import free_port
 from models import artifact
 from models.artifact import ModelCard
 from tests.containers.conftest import Digit, Job, encode
@@ -26,12 +27,6 @@ from tests.containers.test_containers_imaging import bomb
 
 PNG = {"Content-Type": "image/png"}
 CARD = ModelCard("convnet", [str(digit) for digit in range(10)], 16, 1, "g00000007", "new")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

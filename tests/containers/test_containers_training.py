@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from common import contract
 from common.contract import EXIT_STOPPED
+from local.ports import free_port
 from models import transforms
 from models.catalogue import find
 from models.interface import ModelShape
 from tests.containers.conftest import Digit, Job, NewJob
-from tests.containers.test_containers_inference import free_port
 from tests.containers.test_containers_learning import SIZE, Plain, write_shards
 from tests.containers.test_containers_learning import examples as examples  # a fixture
 from training import world

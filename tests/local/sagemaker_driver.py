@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from local.ports import free_port
+
 T = TypeVar("T")
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker-test"
@@ -69,7 +71,7 @@ def children_of(pid: int) -> list[int]:
 @contextmanager
 def own_server(**environment: str) -> Iterator[tuple[Any, subprocess.Popen[str]]]:
     """Start a server with an environment of its own."""
-    from tests.local.conftest import LocalServer, free_port
+    from tests.local.conftest import LocalServer
 
     root = Path(__file__).resolve().parents[2]
     port = free_port()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from local.deploy import DeployError, build_layer, deploy, tree_zip
+from local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLICATION = Path(__file__).parent / "fixtures" / "sam_app"
@@ -199,11 +200,7 @@ def test_python_m_local_deploys_the_repository(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "'0' is not a port number" in refused.stderr
 
-    from socket import socket
-
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        command[4] = str(probe.getsockname()[1])
+    command[4] = str(free_port())
     refused = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
     )

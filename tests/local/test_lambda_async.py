@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.ports import free_port
 from tests.local.lambda_helpers import Functions, eventually, running_server
 
 FAILING = """
@@ -23,10 +23,7 @@ def lambda_handler(event, context):
 @pytest.fixture(scope="module")
 def functions() -> Iterator[Functions]:
     """A server whose asynchronous minute lasts a twentieth of a second."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with running_server(port, TRUTHLOOP_LAMBDA_RETRY_MINUTE="0.05") as server:
+    with running_server(free_port(), TRUTHLOOP_LAMBDA_RETRY_MINUTE="0.05") as server:
         yield Functions(server.client)
 
 

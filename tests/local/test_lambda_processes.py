@@ -26,6 +26,7 @@ from local.lambda_runtime.http import Connection
 from local.lambda_runtime.identity import access_key_for, known_keys, role_of
 from local.lambda_runtime.interpreter import find, is_supported
 from local.lambda_runtime.settings import SettingError, Settings
+from local.ports import free_port
 from tests.local.lambda_helpers import (
     ROOT,
     Functions,
@@ -37,12 +38,6 @@ from tests.local.lambda_helpers import (
 )
 
 SLEEPING = "import time\ndef lambda_handler(event, context):\n    time.sleep(event or 0)\n    return 1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

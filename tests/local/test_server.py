@@ -24,18 +24,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.guard import Guard
+from local.ports import free_port
 
 TRUST = (
     '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",'
     ' "Principal": {"Service": "lambda.amazonaws.com"}}]}'
 )
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -83,6 +78,15 @@ def test_a_port_in_use_is_one_clear_message(program: list[str]) -> None:
     assert error.startswith(f"error: cannot listen on 127.0.0.1:{port}")
     assert "PORT=" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_free_port_is_kept_for_the_server_that_names_it() -> None:
+    port = free_port()
+
+    with socket.socket() as anybody, pytest.raises(OSError, match="in use"):
+        anybody.bind(("127.0.0.1", port))  # what the kernel tries for those who name none
+    with socket.create_server(("127.0.0.1", port)) as server:
+        assert server.getsockname()[1] == port
 
 
 def test_a_port_that_is_no_port_is_refused() -> None:

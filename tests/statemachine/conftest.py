@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.local.conftest import ROOT, LocalServer, free_port
+from local.ports import free_port
+from tests.local.conftest import ROOT, LocalServer
 from tests.local.lambda_helpers import running_server
 from tests.statemachine.stage import Played, Plays, Stage, play_all
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 import boto3
 import pytest
 from botocore.config import Config
+
+from local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -221,12 +222,6 @@ class Stack:
             .paginate(Bucket=self.outputs["DataBucketName"], Prefix=prefix)
         )
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve_empty(port: int, environment: dict[str, str], parameters: dict[str, str]) -> subprocess.Popen[str]:

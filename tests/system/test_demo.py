@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from local.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY_LIMIT_BYTES = int(2.5 * 2**30)
 
@@ -39,12 +41,6 @@ def still_running(endpoint_port: int) -> list[str]:
         if f"-m local --no-deploy --port {endpoint_port}" in command:
             found.append(command)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -18,9 +18,10 @@ from demo import inbox, watching
 from demo.cloud import Cloud, Outputs, wait_for
 from demo.display import Display
 from demo.errors import LocalAwsError, StoryError, TookTooLongError
-from demo.process import LocalAwsProcess, free_port
+from demo.process import LocalAwsProcess
 from demo.result import Result
 from demo.story import Story
+from local.ports import free_port
 
 ACCOUNT = "123456789012"
 IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/truthloop-training:latest"

@@ -19,11 +19,12 @@ from demo.cloud import Cloud, wait_for
 from demo.deployment import PARAMETERS
 from demo.display import Display
 from demo.errors import DemoError, TookTooLongError
-from demo.process import MemoryMeter, free_port
+from demo.process import MemoryMeter
 from demo.program import CHECK_FAILED, conclude, options
 from demo.result import Point, Result
 from demo.story import AUDITED, CORRECTED
 from demo.traffic import Client, Reply
+from local.ports import free_port
 
 RECORDED = Path(__file__).with_name("demo_result.json")
 

@@ -35,7 +35,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.system.conftest import Stack, free_port, serve_empty
+from local.ports import free_port
+from tests.system.conftest import Stack, serve_empty
 from tests.system.quick import images
 from tests.system.quick.images import Control, Fate
 from tests.system.quick.world import World
