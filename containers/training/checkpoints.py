@@ -1,8 +1,9 @@
 """Checkpoints of a training run: tensors in safetensors, the rest as JSON in the file's header.
 
 SageMaker copies the checkpoint directory to S3 while the job runs and back when a spot instance is replaced.
-A checkpoint is written beside its name and renamed, so that a name stands for a whole file; a copy that was
-cut off or damaged on its way does not have the digest that its header names, and the one before is taken.
+A checkpoint is written in a directory of its own and renamed, so that a name stands for a whole file; a copy
+that was cut off or damaged on its way does not have the digest that its header names, and the one before is
+taken.
 
 The tensors are copied to the host's memory while the model waits, and written by a thread while it goes on.
 """
@@ -13,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +31,8 @@ log = logging.getLogger(__name__)
 
 KEPT = 2
 """The newest, and the one before in case that one was cut off on its way to S3."""
-UNFINISHED = "unfinished.part"
+UNFINISHED = "unfinished"
+"""The directory where a checkpoint is written: safetensors, too, begins with another name than it is given."""
 _SUFFIX = ".safetensors"
 _STATE = "state"
 _DIGEST = "digest"
@@ -160,16 +163,17 @@ class Checkpoints:
             )
 
     def _write(self, path: Path, tensors: dict[str, Tensor], state: str) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
         unfinished = self._directory / UNFINISHED
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed while it wrote
+        unfinished.mkdir(parents=True)
         try:
-            save_file(tensors, unfinished, metadata={_STATE: state, _DIGEST: _digest(tensors)})
-            with unfinished.open("rb") as file:
+            whole = unfinished / path.name
+            save_file(tensors, whole, metadata={_STATE: state, _DIGEST: _digest(tensors)})
+            with whole.open("rb") as file:
                 os.fsync(file.fileno())
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)  # half a file would keep the disk full
-            raise
+            whole.replace(path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)  # half a file would keep the disk full
         for old in self._files()[KEPT:]:
             old.unlink(missing_ok=True)
 

@@ -1,0 +1,222 @@
+"""What a training job was asked for is what it does: each of these would else train on, at full price."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from common.contract import Paths
+from common.logs import METRIC_DEFINITIONS, METRIC_NAMES, JsonFormatter
+from models import transforms
+from tests.containers.conftest import Digit, Job
+from tests.containers.test_containers_learning import (
+    BASE,
+    SIZE,
+    Plain,
+    assert_same,
+    learn,
+    metrics_of,
+    plain,
+    write_shards,
+)
+from tests.containers.test_containers_learning import _restored as _restored  # a fixture
+from tests.containers.test_containers_learning import examples as examples  # a fixture
+from tests.containers.test_containers_training import Ranks
+from training import train, trainer
+from training.settings import Settings
+from training.trainer import Examples
+
+
+def test_no_bound_on_the_gradient_is_none(examples: Examples) -> None:
+    asked = replace(BASE, epochs=1)
+    unbound = learn(plain(), examples, replace(asked, clip_norm=0.0))
+    assert_same(unbound, learn(plain(), examples, replace(asked, clip_norm=1e6)))
+    assert not unbound["head.weight"].equal(plain().head.weight)
+
+
+def test_half_precision_bounds_the_gradient_and_not_its_scaled_one(examples: Examples) -> None:
+    asked = replace(BASE, clip_norm=0.001, ema_decay=0.0)
+    full, half = (learn(plain(), examples, replace(asked, precision=name)) for name in ("fp32", "fp16"))
+    assert_same(half, full, atol=2e-3, rtol=0.0)
+
+
+class Watched(nn.Module):
+    """A model that looks at how it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 10)
+        self.seen: list[dict[str, Any]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.first(images)
+        if self.training:
+            self.seen.append(
+                {
+                    "inputs last": images.is_contiguous(memory_format=torch.channels_last),
+                    "weights last": self.first.weight.is_contiguous(memory_format=torch.channels_last),
+                    "computes in": found.dtype,
+                    "deterministic": torch.are_deterministic_algorithms_enabled(),
+                }
+            )
+        logits: Tensor = self.head(found.mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "deterministic"), [("fp32", torch.float32, True), ("fp16", torch.float16, False)]
+)
+def test_a_step_computes_as_it_was_asked_to(
+    examples: Examples, precision: str, kind: torch.dtype, deterministic: bool
+) -> None:
+    # Given images of three channels: with one, both formats are the same
+    coloured = replace(examples, pixels=examples.pixels.repeat(3, axis=1), training=torch.arange(64))
+    model = Watched()
+    # When
+    learn(model, coloured, replace(BASE, epochs=1, precision=precision, deterministic=deterministic))
+    # Then
+    expected = {"inputs last": True, "weights last": True, "computes in": kind}
+    assert model.seen == [{**expected, "deterministic": deterministic}] * 2
+
+
+def test_dropout_is_on_in_every_epoch_though_the_same_model_is_measured_in_between(
+    examples: Examples,
+) -> None:
+    modes = []
+
+    class Told(Plain):
+        def forward(self, images: Tensor) -> Tensor:
+            modes.append(self.training)
+            return super().forward(images)
+
+    learn(Told(), examples, replace(BASE, epochs=2, patience=5, ema_decay=0.0, batch_size=100))
+    assert modes == [True, True, False] * 2
+
+
+# -- jobs in this process ----------------------------------------------------------------------------------
+
+
+def prepare(job: Job, digits: list[Digit], **asked: str) -> None:
+    write_shards(job.base / "input/data/train", digits)
+    base = {"candidate": "old", "epochs": "1", "batch_size": "20", "seed": "3", "image_size": "8"}
+    job.hyperparameters(**base, checkpoint_seconds="0.000001", **asked)
+
+
+def weights(job: Job) -> dict[str, Tensor]:
+    return load_file(job.base / "model/model.safetensors")
+
+
+def test_a_checkpoint_of_other_data_or_other_settings_is_not_gone_on_from(
+    job: Job, digits: list[Digit], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def goes_on(digits: list[Digit], **asked: str) -> bool:
+        caplog.clear()
+        prepare(job, digits, **asked)
+        train.main(Paths(job.base))
+        return "going on from a checkpoint" in {record.getMessage() for record in caplog.records}
+
+    some = digits[:60]
+    assert not goes_on(some)
+    assert goes_on(some)
+    relabelled = [replace(some[0], label=some[1].label), *some[1:]]
+    assert some[0].label != some[1].label
+    assert not goes_on(relabelled)
+    assert not goes_on(some, learning_rate="0.01")
+    assert not goes_on(some, class_weights='{"3": 2}')
+    assert not goes_on(some, patience="1", validation_share="0.2")
+    assert not goes_on(some, patience="1", validation_share="0.3")
+
+
+def test_the_weight_of_a_class_that_was_asked_for_is_learnt_with(job: Job, digits: list[Digit]) -> None:
+    found = []
+    for asked in ("none", '{"3": 50}', "balanced"):
+        prepare(job, digits[:60], class_weights=asked)
+        train.main(Paths(job.base))
+        found.append(weights(job)["head.bias"])
+    assert not found[0].equal(found[1])
+    assert not found[0].equal(found[2])
+    assert found[1][3] > found[0][3]
+
+
+def test_what_is_measured_on_is_not_learnt_from_and_every_metric_is_reported(
+    job: Job, digits: list[Digit], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    prepare(job, digits[:200], patience="1", validation_share="0.4")
+    train.main(Paths(job.base))
+    (about,) = metrics_of(caplog, "training")
+    assert about["examples"] + about["validation"] == 200
+    assert 60 < about["validation"] < 100
+    # As SageMaker reads it from the log. That a checkpoint cannot be written is told when it cannot.
+    text = "\n".join(JsonFormatter().format(record) for record in caplog.records)
+    found = {each["Name"]: re.findall(each["Regex"], text) for each in METRIC_DEFINITIONS}
+    assert [name for name in METRIC_NAMES if not found[name]] == ["checkpoint_failures"]
+
+
+# -- ranks -------------------------------------------------------------------------------------------------
+
+
+class Drifting(Plain):
+    """A model whose statistics differ from process to process, beyond what a batch explains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(10))
+        torch.manual_seed(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.offset.zero_()
+            self.offset[0] = 1000.0 * torch.distributed.get_rank()
+        return super().forward(images) + self.offset
+
+
+def test_all_ranks_measure_the_model_that_is_saved_and_speak_for_all(
+    tmp_path: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an epoch of four seconds, of which every rank waits one
+    class Waits(trainer.Loader):
+        def load(self, *given: Any) -> Any:
+            yield from super().load(*given)
+            self.waited = 1.0
+
+    clock = itertools.count(0.0, 4.0)
+    monkeypatch.setattr(trainer, "Loader", Waits)
+    monkeypatch.setattr(
+        trainer, "time", SimpleNamespace(monotonic=lambda: 0.0, perf_counter=lambda: next(clock))
+    )
+
+    def model() -> nn.Module:
+        handler = logging.FileHandler(tmp_path / "log")
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level="INFO", handlers=[handler], force=True)
+        return Drifting()
+
+    asked = Settings(1, 40, 3e-3, seed=1, patience=3, ema_decay=0.0, checkpoint_seconds=0)
+    # When
+    ranks = Ranks(tmp_path / "two", model, examples, asked, 2)
+    assert ranks.codes() == [0, 0]
+    # Then
+    said = {line["message"]: line for line in map(json.loads, (tmp_path / "log").read_text().splitlines())}
+    assert (said["epoch"]["images_per_second"], said["epoch"]["data_wait_share"]) == (50.0, 0.25)
+    kept = Drifting().eval()
+    kept.load_state_dict(load_file(tmp_path / "two/kept.safetensors"))
+    images = transforms.default().normalise(torch.from_numpy(examples.pixels[200:]))
+    assert images.shape[-1] == SIZE
+    right = (kept(images).argmax(1) == examples.targets[200:]).double().mean().item()
+    assert said["validation"]["validation_accuracy"] == pytest.approx(right, abs=1e-5)
+    assert {line["rank"] for line in said.values()} == {0}
