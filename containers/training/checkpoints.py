@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 KEPT = 2
 """The newest, and the one before in case that one was cut off on its way to S3."""
 UNFINISHED = "unfinished"
-"""The directory where a checkpoint is written: safetensors, too, begins with another name than it is given."""
+"""The directory where a checkpoint is written: safetensors itself begins with another name than its own."""
 _SUFFIX = ".safetensors"
 _STATE = "state"
 _DIGEST = "digest"
