@@ -49,6 +49,10 @@ class VolumeTooSmallError(ContainerError):
     """The instance's volume has no room for what the job keeps on it."""
 
 
+class DeviceTooSmallError(ContainerError):
+    """The device has too little memory for what a process is to compute at once."""
+
+
 class TrainingDivergedError(ContainerError):
     """The loss is no number any more, so what was learnt is worth nothing."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.contract import EXIT_STOPPED
-from common.errors import TooLittleDataError, TrainingDivergedError
+from common.errors import DeviceTooSmallError, TooLittleDataError, TrainingDivergedError
 from common.imaging import Pixels
 from common.logs import event
 from models.interface import Transforms
@@ -35,6 +36,8 @@ from training.world import World
 log = logging.getLogger(__name__)
 
 VALIDATED_AT_ONCE = 256
+LEAST_SCALE = 1e-4
+"""A loss scale below this says that steps have been skipped in long rows: no smaller one will help."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Training:
     ) -> None:
         torch.manual_seed(settings.seed)
         if settings.deterministic:  # not without need: it imports torch's compiler, seconds of every process
+            # Read when cuBLAS is first used; without it the order of its sums is a matter of timing.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = not settings.deterministic
         self._settings = settings
@@ -116,6 +121,12 @@ class Training:
     def half(self) -> bool:
         """Whether it computes in half precision."""
         return self._learner.half
+
+    @property
+    def _at_once(self) -> int:
+        """Examples that a process computes at once, at most: what `Sampler` gives a part."""
+        batch = max(end - start for start, end in self._sampler.bounds)
+        return -(-batch // (self._sampler.world_size * self._sampler.accumulation))
 
     def _require_enough(self) -> None:
         sampler = self._sampler
@@ -155,13 +166,20 @@ class Training:
         Raises
         ------
         TrainingDivergedError
-            The loss of an epoch is no finite number.
+            The loss is no finite number, or half precision skips every step.
+        DeviceTooSmallError
+            The GPU has no memory for a part of a batch.
         SystemExit
             SIGTERM came to a process of the job: a checkpoint has been written.
         """
         loader = Loader(self._examples.pixels, self._examples.targets, self._world.device)
         try:
             self._run(loader)
+        except torch.OutOfMemoryError as error:
+            raise DeviceTooSmallError(
+                f"{self._world.device} has too little memory to train on {self._at_once} examples at once: "
+                f"lower batch_size or raise accumulation ({str(error).partition(chr(10))[0]})"
+            ) from error
         except RuntimeError:
             if self._world.size > 1:
                 # The launcher may be ending this process because another one has gone (see `world.join`).
@@ -203,12 +221,8 @@ class Training:
         *totals, all_waited = world.total(torch.cat([sums, waited])).tolist()  # waits for the device
         seconds = time.perf_counter() - began
         now = _with_sums(progress, totals)
+        self._require_sense(now.loss_sum)
         mean_loss = now.loss_sum / self._sampler.count
-        if not math.isfinite(mean_loss):
-            raise TrainingDivergedError(
-                f"the loss of epoch {progress.epoch} is {mean_loss}: lower learning_rate "
-                f"(it was {self._settings.learning_rate:g})"
-            )
         if world.leads:
             event(
                 log,
@@ -221,6 +235,20 @@ class Training:
                 epoch_seconds=round(seconds, 3),
                 skipped_steps=int(now.skipped),
                 learning_rate=self._learner.rate,
+            )
+
+    def _require_sense(self, loss: float) -> None:
+        """Refuse to go on where nothing is learnt any more; all processes find the same."""
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the loss of epoch {self._progress.epoch} is {loss}: lower learning_rate "
+                f"(it was {self._settings.learning_rate:g})"
+            )
+        if self._learner.half and self._learner.scaler.get_scale() < LEAST_SCALE:
+            raise TrainingDivergedError(
+                f"the gradients of epoch {self._progress.epoch} are no numbers in half precision, at any "
+                "scale, so no step is taken: set precision to fp32, or lower learning_rate "
+                f"(it was {self._settings.learning_rate:g})"
             )
 
     def _batches(self) -> Iterator[Batch]:
@@ -252,6 +280,8 @@ class Training:
 
     def _save(self, sums: Tensor) -> None:
         totals = self._world.total(sums.clone()).tolist()
+        # Before the epoch's end, which may be hours away, and before it takes a good checkpoint's place.
+        self._require_sense(totals[LOSS])
         if self._checkpoints:
             now = replace(_with_sums(self._progress, totals), scaler=self._learner.scaler.state_dict())
             self._checkpoints.save(now, self._trained)
@@ -277,7 +307,8 @@ class Training:
         right = torch.zeros((), dtype=torch.float64, device=world.device)
         model.eval()
         with torch.inference_mode():
-            for part in torch.split(mine, VALIDATED_AT_ONCE):
+            # Never more than in training: what a device has memory for is known of that alone.
+            for part in torch.split(mine, min(VALIDATED_AT_ONCE, self._at_once)):
                 images = torch.from_numpy(self._examples.pixels[part.numpy()]).to(world.device)
                 with self._learner.autocast():
                     found = model(self._transforms.normalise(images)).argmax(1)

@@ -1,0 +1,129 @@
+"""What a run does where only a GPU would bring it: a full device, steps that overflow, several devices."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import DeviceTooSmallError, TrainingDivergedError
+from models import transforms
+from models.interface import Transforms
+from training.checkpoints import Checkpoints
+from training.settings import Settings
+from training.trainer import Examples, Training
+from training.world import World
+
+BASE = Settings(1, 4, 1e-3, ema_decay=0.0, checkpoint_seconds=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def examples() -> Examples:
+    """160 pictures to learn from, and 40 to measure on."""
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 1, 8, 8)).astype(np.uint8)
+    return Examples(pixels, torch.arange(200) % 2, torch.arange(160), torch.arange(160, 200))
+
+
+class Linear(nn.Module):
+    """The least that can be trained; it notes how many pictures it gets at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(64, 2)
+        self.sizes: dict[bool, list[int]] = {True: [], False: []}
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sizes[self.training].append(len(images))
+        logits: Tensor = self.head(images.flatten(1))
+        return logits
+
+
+def run(
+    model: nn.Module,
+    examples: Examples,
+    settings: Settings,
+    given: Transforms | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    Training(model, given or transforms.default(), examples, settings, World(), checkpoints, run="r").run()
+
+
+class Full(Linear):
+    def forward(self, images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nDetails")
+
+
+def test_a_device_that_is_too_small_says_what_to_lower(examples: Examples) -> None:
+    expected = (
+        r"^cpu has too little memory to train on 4 examples at once: lower batch_size or raise accumulation "
+        r"\(CUDA out of memory. Tried to allocate 2.00 GiB.\)$"
+    )
+    with pytest.raises(DeviceTooSmallError, match=expected):
+        run(Full(), examples, replace(BASE, batch_size=7, accumulation=2))
+
+
+def test_no_more_are_measured_at_once_than_are_learnt_from_at_once(examples: Examples) -> None:
+    model = Linear()
+    run(model, examples, replace(BASE, batch_size=20, accumulation=2, patience=1))
+    assert set(model.sizes[True]) == {10}
+    assert model.sizes[False] == [10] * 4
+
+
+def test_a_loss_that_is_no_number_is_found_with_the_next_checkpoint_and_not_saved(
+    examples: Examples, tmp_path: Path
+) -> None:
+    model, checkpoints = Linear(), Checkpoints(tmp_path, "r")
+    broken = replace(transforms.default(), normalise=lambda pixels: pixels.float() * float("inf"))
+    with pytest.raises(TrainingDivergedError, match="the loss of epoch 1 is nan: lower learning_rate"):
+        run(model, examples, replace(BASE, checkpoint_seconds=1e-9), broken, checkpoints)
+    assert len(model.sizes[True]) == 2  # of 40: the wish of the first step is granted after the second
+    assert not list(tmp_path.iterdir())
+
+
+class _Overflowing(torch.autograd.Function):
+    @staticmethod
+    def forward(_context: object, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(_context: object, *gradients: Tensor) -> Tensor:
+        return gradients[0] * torch.nan
+
+
+class NeverSteps(Linear):
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = _Overflowing.apply(super().forward(images))
+        return logits
+
+
+def test_a_run_of_which_half_precision_skips_every_step_ends(examples: Examples) -> None:
+    """Its loss is a number, so that alone would let it go on for days, without learning anything."""
+    with pytest.raises(TrainingDivergedError, match="no step is taken: set precision to fp32"):
+        run(NeverSteps(), examples, replace(BASE, precision="fp16"))
+
+
+def test_a_run_that_is_to_be_the_same_each_time_tells_cublas_so(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "restored afterwards")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    run(Linear(), examples, BASE)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    run(Linear(), examples, replace(BASE, deterministic=True))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
