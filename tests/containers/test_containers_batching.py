@@ -222,10 +222,12 @@ def serve(limits: Limits, play: Callable[[Call, Model], Awaitable[None]]) -> Non
             path: str = "/invocations",
             body: bytes = b"x",
             after: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+            length: bool = True,
             **headers: str,
         ) -> tuple[int, dict[bytes, bytes], Any]:
             sent: list[Any] = []
-            given = [(b"content-length", str(len(body)).encode()), (b"content-type", b"image/png")]
+            given = [(b"content-type", b"image/png")]
+            given += [(b"content-length", str(len(body)).encode())] if length else []
             given += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
             scope = {
                 "type": "http",

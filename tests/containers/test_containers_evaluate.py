@@ -16,6 +16,7 @@ from common.errors import ArtifactError, ContainerError, ContractError, ModelDiv
 from common.imaging import decode, to_input
 from dataset.labels import read_labels
 from evaluation import evaluate
+from evaluation.answers import answer, load_models
 from evaluation.holdout import Holdout
 from evaluation.parts import parts_of
 from models import artifact
@@ -85,6 +86,7 @@ def test_a_champion_of_other_labels_is_compared_on_what_it_knows(ready: Job) -> 
     run(ready)
 
     found = ready.output("evaluation/evaluation.json")
+    assert ready.output("evaluation/labels.json") == LABELS  # the candidates', not every label of the exam
     held = found["holdout"]
     assert (held["examples"], held["base"], held["groundTruth"], held["corrections"]) == (40, 35, 5, 5)
     assert held["newestCorrections"] == 5
@@ -237,3 +239,25 @@ def test_corrections_are_told_from_what_nobody_chose_for_a_mistake(job: Job, dig
     assert parts_of(holdout, labels, 99).newest.tolist() == parts.ground_truth.tolist()
     nothing = read_labels(job.base / "missing.jsonl")
     assert not parts_of(holdout, nothing, 0).selected.any()
+
+
+def test_each_model_answers_in_its_own_labels(ready: Job, digits: list[Digit]) -> None:
+    # Given models that know other labels, in another order, than the exam
+    pack(ready, "champion", ["9", "a class that is gone", "0"])
+    contestants = load_models(Paths(ready.base), has_champion=True)
+    holdout = Holdout.open(ready.inputs / "holdout")
+    labels = sorted({*LABELS, "a class that is gone"}, reverse=True)
+    truth = np.array([labels.index(label) for label in holdout.labels], np.int32)
+    # When
+    said = answer(contestants, holdout, truth, labels)
+    # Then
+    for name, each in contestants.items():
+        size, channels = each.form
+        pixels = np.stack([to_input(decode(digit.png), size, channels) for digit in digits[:40]])
+        with torch.inference_mode():
+            logits = each.model(each.card.transforms().normalise(torch.from_numpy(pixels)))
+        sure, best = logits.softmax(1).max(1)
+        expected = [each.card.labels[row] for row in best.tolist()]
+        assert [labels[row] for row in said[name].predicted] == expected
+        assert said[name].confidence == pytest.approx(sure.numpy(), abs=1e-5)
+        assert said[name].right.tolist() == [a == b for a, b in zip(expected, holdout.labels, strict=True)]

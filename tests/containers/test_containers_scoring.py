@@ -278,6 +278,9 @@ def standing(value: float, difference: float | None = None, low: float = 0.0, f1
         (standing(0.90, 0.05, 0.01), standing(0.95, 0.10, -0.01), 0.0, "old"),
         (standing(0.90, 0.05, 0.01), standing(0.95, 0.10, 0.02), 0.0, "new"),
         (standing(0.90, 0.05, 0.01), standing(0.95, 0.10, 0.02), 0.2, None),
+        (standing(0.90, 0.05, 0.01), standing(0.50, 0.10, 0.02), 0.05, "old"),  # exactly the margin
+        (standing(0.85, 0.05, 0.01), standing(0.84, 0.10, 0.02), 0.0, "old"),  # exactly the threshold
+        (standing(0.90, 0.05, 0.0), standing(0.5), 0.0, None),  # an interval that begins at zero
         (standing(0.90, 0.0, 0.0), standing(0.90, 0.0, 0.0), 0.0, None),
         (standing(0.80, 0.30, 0.2), standing(0.79, 0.30, 0.2), 0.0, None),
     ],
