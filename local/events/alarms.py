@@ -87,8 +87,9 @@ class Alarms:
         def update_state(alarm: Any, reason: str, reason_data: str | None, state_value: str) -> None:
             # SetAlarmState: it lasts until CloudWatch evaluates the alarm the next time.
             period = alarm.watch.period if alarm.watch else 60
-            alarm.held_until = alarms._clock() + min(period, 60)
-            alarms._change(alarm, state_value, reason, reason_data)
+            with alarms._lock:
+                alarm.held_until = alarms._clock() + min(period, 60)
+                alarms._change(alarm, state_value, reason, reason_data)
 
         def describe_alarm_history(response: Any) -> Any:
             return ActionResult({"AlarmHistoryItems": _history(response)})
@@ -115,10 +116,10 @@ class Alarms:
     def evaluate(self, backend: Any, alarm: Any) -> None:
         """Bring one alarm's state up to date."""
         watch: Watch | None = alarm.watch
-        now = self._clock()
-        if watch is None or now < alarm.held_until or backend.alarms.get(alarm.name) is not alarm:
-            return
-        with self._lock:
+        with self._lock:  # SetAlarmState may come between a look at the data and the change
+            now = self._clock()
+            if watch is None or now < alarm.held_until or backend.alarms.get(alarm.name) is not alarm:
+                return
             starts, points, counts = self._points(backend, watch, now)
             state = alarm_rules.decide(watch.settings, points, alarm.state_value)
             if state == alarm.state_value:

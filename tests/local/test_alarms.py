@@ -65,12 +65,17 @@ class Watched:
             time.sleep(0.05)
         return alarm
 
-    def take(self, wait: int = 20) -> list[Any]:
-        answer = self.sqs.receive_message(QueueUrl=self.url, WaitTimeSeconds=wait, MaxNumberOfMessages=10)
-        messages = answer.get("Messages", [])
-        for message in messages:
-            self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
-        return [json.loads(message["Body"]) for message in messages]
+    def take(self, count: int = 1, wait: int = 20) -> list[Any]:
+        """Receive until ``count`` messages have come, or none for ``wait`` seconds."""
+        found: list[Any] = []
+        while len(found) < count:
+            answer = self.sqs.receive_message(QueueUrl=self.url, WaitTimeSeconds=wait, MaxNumberOfMessages=10)
+            if not (messages := answer.get("Messages", [])):
+                break
+            for message in messages:
+                found.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return found
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ def test_recovery_carries_the_previous_reason_data(watched: Watched) -> None:
     watched.reaches("ALARM")
     watched.measure(0.95)
     watched.reaches("OK")
-    states = [event["detail"]["state"]["value"] for event in watched.take() + watched.take(wait=1)]
+    states = [event["detail"]["state"]["value"] for event in watched.take(2)]
     assert sorted(states) == ["ALARM", "OK"]
     assert json.loads(watched.described()["StateReasonData"])["recentDatapoints"] == [0.95]
 
@@ -174,12 +179,13 @@ def test_metric_math(watched: Watched) -> None:
         ]
     )
     assert [query["Id"] for query in watched.described()["Metrics"]] == ["share", "right", "all"]
-    watched.measure(5, "right")
-    watched.measure(10, "all")
+    now = datetime.now(UTC)  # one period, also when an hour begins
+    watched.measure(5, "right", Timestamp=now)
+    watched.measure(10, "all", Timestamp=now)
     watched.reaches("OK")
-    watched.measure(10, "all")
+    watched.measure(10, "all", Timestamp=now)
     watched.reaches("ALARM")
-    queries = watched.take()[-1]["detail"]["configuration"]["metrics"]
+    queries = watched.take(2)[-1]["detail"]["configuration"]["metrics"]
     assert queries[0] == {
         "id": "share",
         "label": "accuracy",

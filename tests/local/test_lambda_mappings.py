@@ -103,13 +103,18 @@ def test_a_message_is_picked_up_at_once(functions: Functions) -> None:
     name = functions.create(PRINTING)
     functions.invoke(name)  # warm
     mapping(functions, name, arn)
-    before = time.time() * 1000
-    send(functions, url, "x")
+    took = []
+    for count in range(1, 4):
+        before = time.time() * 1000
+        send(functions, url, "x")
+        lines = eventually(
+            lambda count=count: [line for line in functions.log(name) if "Records" in line][count - 1 :]
+        )
+        received = json.loads(lines[0][6:])["Records"][0]["attributes"]["ApproximateFirstReceiveTimestamp"]
+        took.append(int(received) - before)
 
-    lines = eventually(lambda: [line for line in functions.log(name) if "Records" in line])
-
-    received = json.loads(lines[0][6:])["Records"][0]["attributes"]["ApproximateFirstReceiveTimestamp"]
-    assert int(received) - before < 1000  # on a machine with nothing else to do it takes some ten
+    # Some ten milliseconds; others' work can hold up one message, a poll in intervals would hold up all.
+    assert min(took) < 1000
 
 
 def test_the_window_gathers_and_a_full_batch_goes_early(functions: Functions) -> None:
@@ -141,8 +146,9 @@ def test_the_batch_size_is_the_most_that_is_given(functions: Functions) -> None:
 def test_partial_failures_come_again_and_end_in_the_dead_letter_queue(functions: Functions) -> None:
     dead_url, dead_arn = functions.queue()
     redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
-    url, arn = functions.queue(VisibilityTimeout="1", RedrivePolicy=redrive)
-    name = functions.create(REPORTING, Timeout=1)
+    url, arn = functions.queue(VisibilityTimeout="3", RedrivePolicy=redrive)
+    name = functions.create(REPORTING, Timeout=3)
+    functions.invoke(name, {"Records": []})  # warm: a start could take longer than a message stays hidden
     uuid = mapping(functions, name, arn, FunctionResponseTypes=["ReportBatchItemFailures"])
     send(functions, url, "good", "bad one", "fine")
 
@@ -391,10 +397,10 @@ def test_a_long_poll_sees_a_message_as_soon_as_it_is_visible_again(functions: Fu
     url, _ = functions.queue(VisibilityTimeout="1")
     send(functions, url, "x")
     sqs = functions.client("sqs")
-    sqs.receive_message(QueueUrl=url)
     started = time.monotonic()
+    sqs.receive_message(QueueUrl=url)
 
-    again = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5, AttributeNames=["All"])["Messages"][0]
+    again = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20, AttributeNames=["All"])["Messages"][0]
 
-    assert 0.8 < time.monotonic() - started < 3
+    assert 0.99 < time.monotonic() - started < 15
     assert again["Attributes"]["ApproximateReceiveCount"] == "2"

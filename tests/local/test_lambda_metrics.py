@@ -68,9 +68,7 @@ def test_the_messages_that_wait_in_a_queue_are_published(functions: Functions) -
     functions.client("sqs").send_message(QueueUrl=url, MessageBody="x")
 
     own = ("QueueName", arn.split(":")[-1])
-    eventually(
-        lambda: total(functions, "AWS/SQS", "ApproximateNumberOfMessagesVisible", own, "Maximum") == 1, 5
-    )
+    eventually(lambda: total(functions, "AWS/SQS", "ApproximateNumberOfMessagesVisible", own, "Maximum") == 1)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_nothing_is_left_however_the_server_ends(how: signal.Signals) -> None:
         time.sleep(0.3)  # until the second call runs
         started |= {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
         server.process.send_signal(how)
-        server.process.wait(timeout=20)
+        server.process.wait(timeout=60)
         busy.join()
 
         eventually(lambda: not [pid for pid in pids | started if alive(pid)])
@@ -258,12 +258,12 @@ def test_a_request_may_come_in_pieces() -> None:
     for start in range(0, len(whole), 20):
         assert connection.read() is None
         worker.sendall(whole[start : start + 20])
-    request = eventually(connection.read, 1)
+    request = eventually(connection.read)
     assert (request.method, request.body, request.headers) == ("POST", b"body", {"content-length": "4"})
     connection.respond("202 Accepted", {"A": "b"}, b"{}")
     assert worker.recv(100) == b"HTTP/1.1 202 Accepted\r\nA: b\r\nContent-Length: 2\r\n\r\n{}"
     worker.close()
-    eventually(lambda: connection.read() is None and connection.closed, 1)
+    eventually(lambda: connection.read() is None and connection.closed)
     connection.close()
 
 

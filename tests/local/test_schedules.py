@@ -66,7 +66,7 @@ def test_one_time_schedule_runs_and_deletes_itself(server: Any, inbox: Inbox) ->
             }
         ),
     }
-    when = at(3)
+    when = at(1)
     created = scheduler.create_schedule(
         Name=inbox.name,
         ScheduleExpression=when,
@@ -74,7 +74,6 @@ def test_one_time_schedule_runs_and_deletes_itself(server: Any, inbox: Inbox) ->
         Target=target,
         ActionAfterCompletion="DELETE",
     )
-    assert scheduler.get_schedule(Name=inbox.name)["State"] == "ENABLED"
     [body] = inbox.bodies()
     assert len(body.pop("id")) == 16
     assert body == {
@@ -99,6 +98,7 @@ def test_rate_without_start_date_fires_at_once_and_its_default_input_is_an_event
         FlexibleTimeWindow=WINDOW,
         Target={"Arn": inbox.arn, "RoleArn": ROLE},
     )["ScheduleArn"]
+    assert scheduler.get_schedule(Name=inbox.name)["State"] == "ENABLED"
     [event] = inbox.bodies()
     assert (event["source"], event["detail-type"]) == ("aws.scheduler", "Scheduled Event")
     assert (event["resources"], event["detail"]) == ([arn], "{}")

@@ -53,7 +53,7 @@ def started(
 
 
 def ask(port: int, headers: dict[str, str], method: str = "GET") -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, "/", headers=headers)
     response = connection.getresponse()
     response.read()
@@ -70,7 +70,7 @@ def test_a_port_in_use_is_one_clear_message(program: list[str]) -> None:
 
         # When
         with started(*program[1:], port=port, program=program[0]) as process:
-            out, error = process.communicate(timeout=30)
+            out, error = process.communicate(timeout=120)
 
     # Then
     assert process.returncode == 1
@@ -91,7 +91,7 @@ def test_a_free_port_is_kept_for_the_server_that_names_it() -> None:
 
 def test_a_port_that_is_no_port_is_refused() -> None:
     with started("--no-deploy", "--port", "many", port=1) as process:
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=120)
 
     assert process.returncode == 2
     assert "'many' is not a port number" in error
@@ -138,12 +138,12 @@ def test_it_ends_cleanly(number: signal.Signals, tmp_path: Path) -> None:
 
         # When
         process.send_signal(number)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
 
     # Then
     assert process.returncode == 0
     assert "Traceback" not in error
-    psutil.wait_procs(children, timeout=5)
+    psutil.wait_procs(children, timeout=60)
     assert not [child for child in children if child.is_running()]
     assert not list(tmp_path.iterdir())
 
@@ -167,11 +167,22 @@ def _start_a_worker(port: int) -> None:
     assert functions.invoke(FunctionName="worker", Payload=b"1")["StatusCode"] == 200
 
 
+def _wait_until_it_handles(number: signal.Signals, process: subprocess.Popen[str]) -> None:
+    """Wait for the handler: before that, a signal ends Python itself, whenever that is on this machine."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.005)
+    pytest.fail(f"the server ended with {process.returncode} before it took {number.name}")
+
+
 def test_it_ends_cleanly_while_it_starts(tmp_path: Path) -> None:
     with started("--no-deploy", port=free_port(), TMPDIR=str(tmp_path)) as process:
-        time.sleep(0.4)
+        _wait_until_it_handles(signal.SIGTERM, process)
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert "Traceback" not in error
@@ -185,7 +196,7 @@ def test_what_a_killed_server_leaves_is_deleted_by_the_next(tmp_path: Path) -> N
         assert killed.stdout.readline() == "ready\n"
         [left] = tmp_path.iterdir()
         killed.kill()
-        killed.wait(timeout=20)
+        killed.wait(timeout=60)
     foreign = tmp_path / "truthloop-local-notes"
     foreign.mkdir()
     assert left.exists()
@@ -204,8 +215,8 @@ def test_what_a_killed_server_leaves_is_deleted_by_the_next(tmp_path: Path) -> N
         assert len(list(tmp_path.iterdir())) == 3
         one.terminate()
         two.terminate()
-        one.wait(timeout=20)
-        two.wait(timeout=20)
+        one.wait(timeout=60)
+        two.wait(timeout=60)
     assert list(tmp_path.iterdir()) == [foreign]
 
 
@@ -287,9 +298,10 @@ def test_connections_stay_open_and_answers_come_at_once(server: Any) -> None:
             call()
             times[name].append(time.perf_counter() - begun)
 
-    # Then neither Nagle's algorithm (40 ms) nor a late 100 Continue (1 s) is in the way
-    assert sorted(times["dynamodb"])[10] < 0.03
-    assert sorted(times["s3"])[10] < 0.03
+    # Then neither Nagle's algorithm (40 ms) nor a late 100 Continue (1 s) is in the way: they would hold up each
+    # call but the first ones of a connection, and others' work on the machine does not hold up all of them
+    assert min(times["dynamodb"][10:]) < 0.03
+    assert min(times["s3"][10:]) < 0.03
 
 
 def test_concurrent_updates_are_all_kept(server: Any) -> None:
@@ -325,7 +337,7 @@ def test_large_and_chunked_bodies_arrive_whole(server: Any) -> None:
     body = os.urandom(3_000_000)
 
     s3.put_object(Bucket="bodies", Key="big", Body=body)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request(
         "PUT",
         "/bodies/chunked",
@@ -343,7 +355,7 @@ def test_large_and_chunked_bodies_arrive_whole(server: Any) -> None:
 
 def test_buckets_have_hosts_of_their_own(server: Any) -> None:
     server.client("s3").create_bucket(Bucket="hosted")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
     connection.request("PUT", "/a/key", body=b"value", headers={"Host": f"hosted.localhost:{server.port}"})
     assert connection.getresponse().status == 200
@@ -374,6 +386,6 @@ def test_what_is_missing_says_so(server: Any, service: str, operation: str) -> N
 )
 def test_it_reads_headers_or_says_why_not(server: Any, lines: str, status: int) -> None:
     request = f"GET / HTTP/1.1\r\nHost: localhost:{server.port}\r\n{lines}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(request.encode())
         assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
