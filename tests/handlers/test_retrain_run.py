@@ -92,13 +92,28 @@ def test_a_start_passes_the_parameters_and_is_written_down(base: Any, claim: Any
     assert len(given) == 18
 
 
-def test_only_a_spot_run_is_given_the_time_to_wait(base: Any, claim: Any) -> None:
-    base.configure("POLICY", useSpotTraining=True, maxWaitSeconds=200_000)
+def test_each_setting_is_given_under_its_name_and_a_spot_run_the_time_to_wait(base: Any, claim: Any) -> None:
+    asked = {
+        "trainingInstanceType": "ml.g5.12xlarge",
+        "processingInstanceType": "ml.m5.2xlarge",
+        "trainingInstanceCount": 2,
+        "volumeSizeGb": 210,
+        "maxRuntimeSeconds": 100_001,
+        "maxWaitSeconds": 200_002,
+        "accuracyThreshold": 0.81,
+        "improvementMargin": 0.02,
+        "maximumClassLoss": 0.13,
+        "holdoutShare": 0.24,
+        "epochs": 35,
+    }
+    base.configure("POLICY", useSpotTraining=True, **asked)
     _, start = started(base, claim)
-    given = base.sagemaker.list_pipeline_parameters_for_execution(
+    parameters = base.sagemaker.list_pipeline_parameters_for_execution(
         PipelineExecutionArn=start["pipelineExecutionArn"]
     )["PipelineParameters"]
-    assert {"Name": "MaxWaitSeconds", "Value": "200000"} in given
+    given = {item["Name"]: item["Value"] for item in parameters}
+    names = {name: name[0].upper() + name[1:] for name in asked}
+    assert {name: given[names[name]] for name in asked} == {name: str(value) for name, value in asked.items()}
 
 
 def test_a_second_start_finds_the_first(base: Any, claim: Any) -> None:
