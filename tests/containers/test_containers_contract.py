@@ -128,6 +128,29 @@ def test_the_boundary_tells_the_reason_and_tells_bad_input_from_our_own_failure(
 
 
 @pytest.mark.usefixtures("keep_sigterm")
+def test_of_several_processes_the_first_to_fail_tells_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_BASE_DIR", str(tmp_path))
+
+    def fail(reason: str) -> None:
+        raise ContractError(reason)
+
+    assert contract.run(lambda _: fail("an earlier run's")) == 2
+    # What a process finds and its launcher then reports, who knows only that one has ended
+    assert contract.run(lambda _: fail("the batch is too small"), first=False) == 2
+    assert (tmp_path / "output/failure").read_text() == "ContractError: an earlier run's"
+
+    def launch(_: Paths) -> None:
+        assert contract.run(lambda _: fail("the batch is too small"), first=False) == 2
+        fail("rank 1 ended with code 2")
+
+    assert contract.run(launch) == 2
+    for name in ("failure", "message"):
+        assert (tmp_path / "output" / name).read_text() == "ContractError: the batch is too small"
+
+
+@pytest.mark.usefixtures("keep_sigterm")
 def test_a_failure_file_that_cannot_be_written_does_not_hide_the_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,9 +211,10 @@ def test_a_log_line_is_json_and_the_metric_definitions_find_its_numbers() -> Non
     import re
 
     record = logging.LogRecord("training", logging.INFO, __file__, 1, "epoch %d", (3,), None)
-    record.fields = {"train_loss": 1.5e-05, "epoch": 3}
+    record.fields = {"train_loss": 1.5e-05, "epoch": 3, "train_accuracy": -0.25}
     line = logs.JsonFormatter().format(record)
     assert json.loads(line)["message"] == "epoch 3"
     found = {metric["Name"]: re.findall(metric["Regex"], line) for metric in logs.METRIC_DEFINITIONS}
     assert found["train_loss"] == ["1.5e-05"]
     assert found["epoch"] == ["3"]
+    assert found["train_accuracy"] == ["-0.25"]

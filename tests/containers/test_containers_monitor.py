@@ -13,7 +13,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from dataset.records import read_accepted_labels, read_merged_labels
+from dataset.captures import CaptureCounts
+from dataset.records import instant, read_accepted_labels, read_merged_labels
+from monitoring.estimator import Estimate
+from monitoring.monitor import WindowCounts, predictions, publish
 from tests.containers.conftest import Job, accepted_line, capture_line, lines
 from truthloop.versions.labels import Origin, Statement
 from truthloop.versions.standing import Gathered, Terms, settle
@@ -167,6 +170,44 @@ def test_only_the_window_counts_and_a_bad_record_is_left_out(job: Job, cloud: di
     }
     assert (about["recordsOutsideWindow"], about["recordsWithoutPrediction"]) == (2, 1)
     assert about["malformedCaptureRecords"] == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_the_newest_answer_of_an_id_is_the_one_that_a_label_is_about(
+    job: Job, order: tuple[int, ...]
+) -> None:
+    # Given one id for three requests, of which the last one is out of the window
+    times = ("09:10", "09:20", "10:00")
+    captures = [
+        capture_line("i", b"x", str(n), f"2026-11-22T{times[n]}:00Z")
+        for n in order  # as the endpoint answered, or as S3 lists it
+    ]
+    job.write_input("capture/a.jsonl", lines(captures))
+    job.write_input("ground-truth/a.jsonl", lines([accepted_line("i", "1")]))
+    window = instant(WINDOW["WINDOW_START"]), instant(WINDOW["WINDOW_END"])
+    accepted = read_accepted_labels(job.inputs / "ground-truth")
+    # When
+    found = predictions(job.inputs / "capture", accepted, window, CaptureCounts(), WindowCounts())
+    # Then
+    assert [(row.predicted, row.right) for row in found] == [("1", True)]
+
+
+def test_metrics_can_be_watched_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(
+        "botocore.client.BaseClient._make_api_call", lambda _, name, given: sent.append({name: given})
+    )
+    publish("Truthloop", "digits", Estimate("audit_sample", 0.9, (0.8, 0.95), 70))
+    (given,) = sent
+    data = given["PutMetricData"]["MetricData"]
+    assert {each["MetricName"]: each["Value"] for each in data} == {
+        "Labels": 70,
+        "InsufficientEvidence": 0.0,
+        "Accuracy": 0.9,
+    }
+    # An alarm of less than a minute, which a team may choose, looks at no other metrics.
+    assert [each["StorageResolution"] for each in data] == [1, 1, 1]
 
 
 def test_the_newest_label_of_an_id_counts_in_any_order_of_files(job: Job) -> None:
