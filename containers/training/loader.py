@@ -89,6 +89,10 @@ class Loader:
 
         def read() -> None:
             try:
+                if self._stream is not None:
+                    # A thread begins on the first GPU, and goes back there each time it leaves the stream:
+                    # that would make every process a context there, hundreds of megabytes of another's GPU.
+                    torch.cuda.set_device(self._stream.device)
                 for batch in batches:
                     if not hand_over(self._read(batch)):
                         return

@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -35,8 +36,11 @@ CPU = torch.device("cpu")
 _PR_SET_PDEATHSIG = 1
 
 RENDEZVOUS_PORT = 29400
-RENDEZVOUS_TIMEOUT = timedelta(minutes=30)
-"""Instances decode their images before they meet, and not all in the same time."""
+RENDEZVOUS_TIMEOUT = timedelta(hours=3)
+"""Instances decode their images before they meet, and not all in the same time.
+
+Long, since it costs nothing: when an instance fails, SageMaker ends the job's others.
+"""
 TIMEOUT = timedelta(minutes=10)
 """No process is ever that much behind the others: who is has failed."""
 LAUNCHER_NOTICES = 3.0
@@ -158,8 +162,11 @@ def processes_here(wanted: int) -> int:
     ------
     ContractError
         More are wanted than there are GPUs.
+    UnusableGpuError
+        As `pick_device`; here, because between this and the first step lie hours of decoding, perhaps.
     """
-    gpus = torch.cuda.device_count()
+    # Not torch's count alone: it asks the management library, which knows GPUs that CUDA cannot use.
+    gpus = torch.cuda.device_count() if pick_device().type == "cuda" else 0
     if gpus and wanted > gpus:
         raise ContractError(f"hyperparameter processes_per_host is {wanted}: this instance has {gpus} GPUs")
     return wanted or max(1, gpus)
@@ -184,9 +191,7 @@ def launch(resources: Resources, processes: int) -> None:
     hosts = sorted(resources.hosts)
     if resources.current_host not in hosts:
         raise ContractError(f"the resource configuration lists {hosts}, without {resources.current_host}")
-    if resources.network_interface:
-        for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, resources.network_interface)
+    _tell_the_libraries(resources.network_interface)
     # What a failure was is told below, in words; the launcher's own account is a page of stack.
     for part in ("agent.server.api", "multiprocessing.api", "multiprocessing.errors"):
         logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.CRITICAL)
@@ -222,6 +227,17 @@ def launch(resources: Resources, processes: int) -> None:
         if failure.exitcode in (EXIT_STOPPED, -signal.SIGTERM):
             raise SystemExit(EXIT_STOPPED) from None
         raise _failed(rank, failure.exitcode) from error
+
+
+def _tell_the_libraries(interface: str) -> None:
+    """Set what NCCL and gloo read in the processes; what somebody has set stays."""
+    # NCCL ends when the interface that it is told of does not exist, and a container that is cut off from the
+    # network may have none but the loopback's, which both find by themselves.
+    if interface in [name for _, name in socket.if_nameindex()]:
+        for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, interface)
+    # By itself NCCL keeps the reasons of its errors, such as a /dev/shm that is too small, to itself.
+    os.environ.setdefault("NCCL_DEBUG", "WARN")
 
 
 @contextmanager

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from common.errors import DeviceTooSmallError, TrainingDivergedError
-from models import transforms
+from common.errors import ContractError, DeviceTooSmallError, TrainingDivergedError, UnusableGpuError
+from models import device, transforms
 from models.interface import Transforms
+from training import world
 from training.checkpoints import Checkpoints
+from training.loader import Loaded, Loader
+from training.sampler import Batch
 from training.settings import Settings
 from training.trainer import Examples, Training
 from training.world import World
@@ -127,3 +133,78 @@ def test_a_run_that_is_to_be_the_same_each_time_tells_cublas_so(
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     run(Linear(), examples, replace(BASE, deterministic=True))
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+class Runtime:
+    """What CUDA 12 keeps: each thread's device, at first 0, and which ones the process has a context on."""
+
+    def __init__(self) -> None:
+        self.contexts: set[int] = set()
+        self._thread = threading.local()
+
+    @property
+    def current(self) -> int:
+        return getattr(self._thread, "device", 0)
+
+    def set_device(self, wanted: torch.device) -> None:
+        """Make a context there at once, as cudaSetDevice does, unless the thread is there."""
+        if wanted.index != self.current:
+            self._thread.device = wanted.index
+            self.contexts.add(wanted.index)
+
+    @contextmanager
+    def stream(self, stream: SimpleNamespace) -> Iterator[None]:
+        """Go to the stream's device and back, as torch.cuda.stream does."""
+        before = torch.device("cuda", self.current)
+        self.set_device(stream.device)
+        yield
+        self.set_device(before)
+
+
+def test_the_reading_thread_makes_no_context_on_another_ranks_gpu(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, second = Runtime(), torch.device("cuda", 1)
+    event = SimpleNamespace(record=lambda _: None)
+    for name, stand_in in {
+        "Stream": lambda device: SimpleNamespace(device=device),
+        "Event": lambda: event,
+        "set_device": runtime.set_device,
+        "stream": runtime.stream,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    loader = Loader(examples.pixels, examples.targets, second)
+    monkeypatch.setattr(loader, "_part", lambda *part: part)
+    monkeypatch.setattr(loader, "_receive", lambda _: None)
+    batches = [Batch(step, torch.arange(4), ()) for step in range(3)]
+    loaded: list[Loaded] = list(loader.load(batches))
+    assert [batch.step for batch in loaded] == [0, 1, 2]
+    assert runtime.contexts == {1}
+
+
+def test_a_gpu_that_cannot_be_used_is_found_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "NODES", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # NVML's, whose driver is too old for CUDA
+    (tmp_path / "nvidia0").touch()
+    with pytest.raises(UnusableGpuError):
+        world.processes_here(0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (world.processes_here(0), world.processes_here(2)) == (4, 2)
+    with pytest.raises(ContractError, match="processes_per_host is 5: this instance has 4 GPUs"):
+        world.processes_here(5)
+
+
+def test_only_a_network_that_exists_is_named_to_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    world._tell_the_libraries("eth-none")
+    assert os.environ == {"NCCL_DEBUG": "WARN"}
+    world._tell_the_libraries("lo")
+    assert os.environ == {"NCCL_DEBUG": "WARN", "NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
+    monkeypatch.setattr(os, "environ", {"NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "eth1"})
+    world._tell_the_libraries("lo")
+    assert (os.environ["NCCL_DEBUG"], os.environ["NCCL_SOCKET_IFNAME"]) == ("INFO", "eth1")
