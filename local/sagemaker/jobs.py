@@ -300,7 +300,7 @@ class Job(ABC):
     def _wait(self) -> Exit:
         deadline = self.deadline()
         running = [(host, host.container) for host in self.hosts if host.container is not None]
-        while running:
+        while True:
             for host, container in list(running):
                 code = container.wait(0.05 / len(running))
                 if code is None:
@@ -309,8 +309,10 @@ class Job(ABC):
                 if code != 0:  # nor can the others go on: they train together
                     stop_all([left for _, left in running], stop_grace())
                     return Exit(code, host)
+            if not running:
+                break
             asked = self.stop_requested.is_set() or self.reclaimed()
-            if running and (asked or time.monotonic() > deadline):
+            if asked or time.monotonic() > deadline:
                 self.timed_out = not asked
                 codes = stop_all([left for _, left in running], stop_grace())
                 ends = (Exit(code, host) for code, (host, _) in zip(codes, running, strict=True))

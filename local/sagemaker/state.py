@@ -15,6 +15,7 @@ from local.context import LocalAws
 from local.sagemaker.images import ImageStore
 from local.sagemaker.processes import Supervisor
 from local.sagemaker.publisher import Publisher
+from local.sagemaker.spot import SpotMarket
 
 if TYPE_CHECKING:
     from local.sagemaker.endpoints import Endpoint
@@ -101,6 +102,7 @@ class SageMaker:
         self.images = ImageStore(self.workdir / "images")
         self.supervisor = Supervisor(aws)
         self.publisher = Publisher(aws)
+        self.spot = SpotMarket()
         self.metrics: MetricBatcher = MetricBatcher(aws)
         self._regions: dict[str, RegionState] = {}
         self._lock = threading.Lock()

@@ -3,15 +3,14 @@
 What differs from AWS: an instance is a process of this machine, and of several each is named by a loopback
 address (:mod:`local.sagemaker.hosts`); FastFile channels are copied before the container starts, as File
 channels are; checkpoints are uploaded once a second; network isolation takes away only credentials.
-A spot instance is never taken away, unless ``TRUTHLOOP_SPOT_INTERRUPTIONS`` says how many times each spot job
-loses its own: each time when its container has shown that it is under way (the first metric that the request
-defines, or the first line where it defines none).
+A spot instance is taken away only when :mod:`local.sagemaker.spot` says so, and then as soon as the job has
+shown that it is under way: by the first metric that the request defines, or the first line where it defines
+none.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -62,9 +61,6 @@ _CHECKPOINTS = "/opt/ml/checkpoints"
 MOST_INSTANCES = 16
 """Of one job; each is a process here."""
 
-INTERRUPTIONS_VARIABLE = "TRUTHLOOP_SPOT_INTERRUPTIONS"
-"""How many times each spot job loses its instance; none by default."""
-
 
 class TrainingJob(Job):
     """A training job."""
@@ -100,8 +96,8 @@ class TrainingJob(Job):
         self._checkpoints: list[ContinuousUpload] = []
         self._meeting_point: MeetingPoint | None = None
         self._spot = bool(request.get("EnableManagedSpotTraining"))
-        self._interruptions = int(os.environ.get(INTERRUPTIONS_VARIABLE, "0")) if self._spot else 0
         self._under_way = False
+        self._reclaimed = False
         self._created = time.monotonic()
         self._started: float | None = None
         self._trained = 0.0
@@ -129,8 +125,10 @@ class TrainingJob(Job):
         return min(end, self._created + float(limits.get("MaxWaitTimeInSeconds", float("inf"))))
 
     def reclaimed(self) -> bool:
-        """Whether a spot instance is due to be taken away."""
-        return self._interruptions > 0 and self._under_way
+        """Whether a spot instance has been taken away."""
+        if self._spot and self._under_way and not self._reclaimed:
+            self._reclaimed = self.sagemaker.spot.take_away()
+        return self._reclaimed
 
     def run_containers(self) -> Exit:
         """Run the containers, on other instances whenever a spot instance was taken away."""
@@ -138,14 +136,13 @@ class TrainingJob(Job):
             end = super().run_containers()
             self._count_training()
             # They may have come to their end before they heard of it.
-            if not self.reclaimed() or self.stop_requested.is_set() or self.timed_out or end.code == 0:
+            if not self._reclaimed or self.stop_requested.is_set() or self.timed_out or end.code == 0:
                 return end
             self._change_instances()
 
     def _change_instances(self) -> None:
         """Keep the checkpoints and lose all the rest: one instance that is gone ends the job on all."""
-        self._interruptions -= 1
-        self._under_way = False
+        self._under_way = self._reclaimed = False
         self._finish_checkpoints()
         self._enter("Interrupted")
         for host in self.hosts:

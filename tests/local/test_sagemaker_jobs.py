@@ -229,7 +229,7 @@ def spot(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_interrupted_spot_job_goes_on_from_its_checkpoint_on_another_instance() -> None:
-    # Given: each spot job loses its instance twice, as soon as it has reported a metric
+    # Given: a spot job loses an instance twice, as soon as it has reported a metric
     with own_server(TRUTHLOOP_SPOT_INTERRUPTIONS="2") as (server, _):
         aws = Driver(server)
         algorithm = aws.training_request("any")["AlgorithmSpecification"] | {
