@@ -41,7 +41,7 @@ class Server:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] = PNG
     ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -67,7 +67,7 @@ class Server:
 
     def end(self) -> int:
         self.process.terminate()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
         return int(self.process.returncode)
 
 
@@ -122,7 +122,7 @@ def test_every_way_to_send_a_picture_gets_the_same_answer(server: Server, digits
 
 
 def test_headers_of_sagemaker_come_back(server: Server, digits: list[Digit]) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     given = {"X-Amzn-SageMaker-Custom-Attributes": "top_k=1", "X-Amzn-SageMaker-Inference-Id": "id-1"}
     connection.request("POST", "/invocations", digits[0].png, {**PNG, **given})
     response = connection.getresponse()
@@ -212,7 +212,7 @@ def test_bad_input_is_answered_with_a_reason(
 
 def test_a_chunked_body_has_the_same_limit(server: Server, digits: list[Digit]) -> None:
     def send(chunks: list[bytes]) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("POST", "/invocations", iter(chunks), PNG, encode_chunked=True)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
@@ -224,7 +224,7 @@ def test_a_chunked_body_has_the_same_limit(server: Server, digits: list[Digit]) 
 
 def raw(server: Server, *parts: bytes) -> bytes:
     """Send bytes and return all that comes until the server closes the connection."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         for part in parts:
             connection.sendall(part)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -255,7 +255,7 @@ def test_a_client_of_http_1_0_gets_a_length_and_the_end(server: Server, digits: 
 def test_a_client_that_asks_before_it_sends_is_told(server: Server, digits: list[Digit]) -> None:
     expect = b"Expect: 100-continue"
     png = digits[0].png
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(post(b"", expect, length=len(png)))
         assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
         connection.sendall(png)
@@ -337,7 +337,7 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -
     server = Server(job)
     server.ping_until(200)
     png = digits[0].png
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
             + f"Content-Length: {len(png)}\r\n\r\n".encode()
@@ -346,7 +346,7 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -
         time.sleep(0.2)
         # When the server is told to stop, and no longer takes new connections
         server.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
                 socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
@@ -357,7 +357,7 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -
         # Then the request still gets its answer, and the process ends well
         connection.sendall(png[40:])
         assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 200")
-    server.process.communicate(timeout=20)
+    server.process.communicate(timeout=60)
     assert server.process.returncode == 0
 
 

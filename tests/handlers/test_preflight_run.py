@@ -241,10 +241,8 @@ def test_a_breach_that_persists_starts_again_after_a_run_that_failed(base: Any) 
     reported = {**BREACH, "time": to_iso(datetime.now(UTC) + timedelta(minutes=2))}
     claim = base.claim("one", reported)
     first = preflight(base, claim)
-    assert (first["verdict"], detail(first, "ACCURACY_BREACH")[:30]) == (
-        "START",
-        "a breach was reported at 2026-",
-    )
+    assert first["verdict"] == "START"
+    assert detail(first, "ACCURACY_BREACH").startswith(f"a breach was reported at {reported['time']}")
     release(base, claim, outcome="REFUSED", preflight=first)
     finished(base, "two", "FAILED", reported, reason=NO_INSTANCES)
     # When: a sweep comes during the cool-down

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = 90) -> T:
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = 180) -> T:
     """Return the first answer of ``look`` that is not None."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -63,7 +63,7 @@ class Stack:
         )
         return str(answer["executionArn"])
 
-    def ended(self, execution: str, seconds: float = 120) -> dict[str, Any]:
+    def ended(self, execution: str, seconds: float = 240) -> dict[str, Any]:
         """Wait for an execution's end and return its description."""
 
         def look() -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ class Stack:
             every = self.executions("Retrain") + self.executions("Deploy")
             return True if all(e["status"] != "RUNNING" for e in every) else None
 
-        wait_for("quiescence", look, 120)
+        wait_for("quiescence", look, 180)
 
     def pipeline_runs(self) -> list[dict[str, Any]]:
         """Return the pipeline's runs, newest first."""
@@ -151,11 +151,11 @@ class Stack:
 
     def wait_served(self, package: str) -> None:
         """Wait until the endpoint serves a package and the deploy machine has ended."""
-        wait_for(f"the endpoint serving {package}", lambda: True if self.served() == package else None, 120)
+        wait_for(f"the endpoint serving {package}", lambda: True if self.served() == package else None, 180)
         self.quiet()
 
     @staticmethod
-    def wait_for(what: str, look: Callable[[], T | None], seconds: float = 90) -> T:
+    def wait_for(what: str, look: Callable[[], T | None], seconds: float = 180) -> T:
         """Return the first answer of ``look`` that is not None."""
         return wait_for(what, look, seconds)
 
@@ -273,4 +273,4 @@ def stack(request: pytest.FixtureRequest, calls_file: Path) -> Iterator[Stack]:
     yield Stack(f"http://localhost:{port}")
     if process.poll() is None:
         process.terminate()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0

@@ -175,7 +175,7 @@ def test_a_killed_demo_takes_the_embedded_aws_with_it(tmp_path: Path) -> None:
 
     process.kill()
 
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
 
 

@@ -64,7 +64,7 @@ def mails(stack: Any) -> Callable[[], dict[str, str]]:
     sns.subscribe(TopicArn=stack.outputs["NotificationTopicArn"], Protocol="sqs", Endpoint=arn)
 
     def read() -> dict[str, str]:
-        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=20)
         bodies = [json.loads(message["Body"]) for message in found.get("Messages", [])]
         return {body["Subject"]: body["Message"] for body in bodies}
 
@@ -198,11 +198,16 @@ def test_corrections_are_counted_once_and_bad_ones_kept_with_the_reason(stack: A
     stack.upload("bad.jsonl", ["{not json", stack.correction("x", "no such digit")])
     stack.wait_for("quarantine", lambda: True if len(stack.keys("ground-truth/quarantine/")) >= 1 else None)
     stack.wait_for("acceptance", lambda: True if len(stack.keys("ground-truth/accepted/")) >= 4 else None)
+
+    def refusals() -> list[Any]:
+        return [d for d in stack.decisions() if d["reason"] == "MINIMUM_NEW_LABELS"]
+
+    # What is accepted starts the machine a moment later, which is no rest yet.
+    stack.wait_for("a decision about them", lambda: refusals() or None)
     stack.quiet()
-    refused = [d for d in stack.decisions() if d["reason"] == "MINIMUM_NEW_LABELS"]
     # Three uploads of the same 150; the early one waits for a capture that never comes, the bad ones count
     # nowhere.
-    assert refused[-1]["message"].startswith("150 new labels"), refused
+    assert refusals()[-1]["message"].startswith("150 new labels"), refusals()
     assert len(stack.pipeline_runs()) == 1
 
 

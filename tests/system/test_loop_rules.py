@@ -100,7 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     process = serve_empty(port, {"TRUTHLOOP_IMAGES": str(root)}, PARAMETERS)
     yield World(Stack(f"http://localhost:{port}"), control)
     process.terminate()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=60) == 0
 
 
 class Loop(RuleBasedStateMachine):

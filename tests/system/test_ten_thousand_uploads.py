@@ -138,7 +138,7 @@ class Queue:
     def take(self, count: int) -> list[str]:
         bodies: list[str] = []
         while len(bodies) < count:
-            answer = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+            answer = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=20)
             assert answer.get("Messages"), f"{len(bodies)} of {count} messages came"
             bodies += [message["Body"] for message in answer["Messages"]]
         return bodies[:count]
