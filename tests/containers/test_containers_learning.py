@@ -272,6 +272,7 @@ def test_a_step_is_what_a_plain_loop_would_take(examples: Examples) -> None:
     """Schedule, class weights, label smoothing, clipping and average, beside a loop that does the same."""
     weights = tuple(1 + place / 3 for place in range(10))
     asked = replace(BASE, class_weights=weights, clip_norm=0.2, label_smoothing=0.1, accumulation=3)
+    asked = replace(asked, weight_decay=0.3, warm_up_share=0.4)
     found = learn(plain(), examples, asked)
 
     model, average = plain(), plain()
@@ -290,7 +291,9 @@ def test_a_step_is_what_a_plain_loop_would_take(examples: Examples) -> None:
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 0.2)
-            optimiser.param_groups[0]["lr"] = asked.learning_rate * rate_at(step, 3 * len(sampler.bounds))
+            optimiser.param_groups[0]["lr"] = asked.learning_rate * rate_at(
+                step, 3 * len(sampler.bounds), 0.4
+            )
             optimiser.step()
             decay = decay_at(step, asked.ema_decay)
             for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
