@@ -205,7 +205,7 @@ def test_a_stop_ends_training_at_once_and_is_no_failure(first: Run, job: Job) ->
         if '"message": "epoch"' in line:
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     assert job.failure == ""
     assert not (job.base / "model").exists()

@@ -145,7 +145,8 @@ def test_a_run_that_never_starts_shows_the_last_executions(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "START_SECONDS", 0.3)
-    start(story.cloud, story.outputs)
+    states, execution = story.cloud.client("stepfunctions"), start(story.cloud, story.outputs)
+    wait_for("its end", lambda: states.describe_execution(executionArn=execution).get("cause"), 60)
     story.cloud.client("dynamodb").put_item(
         TableName="loop",
         Item={
@@ -294,4 +295,4 @@ def test_the_end_of_the_embedded_aws_is_noticed(tmp_path: Path) -> None:
                 return str(error)
             return None
 
-        assert "ended by itself with exit code -9" in wait_for("the end", look, 5)
+        assert "ended by itself with exit code -9" in wait_for("the end", look, 60)

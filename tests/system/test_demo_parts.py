@@ -234,7 +234,7 @@ def test_on_a_terminal_what_is_waited_for_is_shown() -> None:
     out = io.StringIO()
     with Display(Console(file=out, force_terminal=True, width=100)) as display:
         display.doing("waiting for the pipeline")
-        wait_for("a refresh", lambda: True if "waiting for the pipeline" in out.getvalue() else None, 5)
+        wait_for("a refresh", lambda: True if "waiting for the pipeline" in out.getvalue() else None, 60)
 
     assert out.getvalue()
 
