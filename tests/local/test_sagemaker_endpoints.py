@@ -384,11 +384,11 @@ def test_a_canary_gets_its_share_only_then_all(aws: Driver) -> None:
     aws.sagemaker.update_endpoint(
         EndpointName=name,
         EndpointConfigName=config(aws, new, instances=2),
-        DeploymentConfig=policy("CANARY", 2, 0, **size),
+        DeploymentConfig=policy("CANARY", 5, 0, **size),
     )
     wait_until(lambda: label_of(aws, name) == new, what="the canary")
-    labels = [label_of(aws, name) for _ in range(20)]
-    assert {old, new} == set(labels)
+    # Every other request goes to either: the few seconds of the canary are enough for both on any machine.
+    wait_until(lambda: label_of(aws, name) == old, what="the old instance beside it", pause=0.0)
     assert settled(aws, name)["EndpointStatus"] == "InService"
     assert {label_of(aws, name) for _ in range(5)} == {new}
     remove(aws, name)
@@ -490,17 +490,17 @@ def test_an_endpoint_that_cannot_serve_fails(aws: Driver, kind: str, reason: str
 
 
 def test_a_sick_container_fails_and_a_killed_server_leaves_no_process() -> None:
-    limits = {"TRUTHLOOP_HEALTH_CHECK_SECONDS": "2", "TRUTHLOOP_INVOCATION_SECONDS": "0.5"}
+    limits = {"TRUTHLOOP_HEALTH_CHECK_SECONDS": "8", "TRUTHLOOP_INVOCATION_SECONDS": "0.5"}
     with own_server(**limits) as (server, process):
         aws = Driver(server)
         healthy = create(aws, config(aws, model(aws)))
         sick = create(aws, config(aws, model(aws, sick=True)))
-        described = settled(aws, sick)
-        assert described["EndpointStatus"] == "Failed"
-        assert "did not pass the ping health check (the last answer was 500)" in described["FailureReason"]
         assert settled(aws, healthy)["EndpointStatus"] == "InService"
         with pytest.raises(ClientError, match="timed out while waiting for a response"):
             aws.runtime.invoke_endpoint(EndpointName=healthy, Body=b"slow")
+        described = settled(aws, sick)
+        assert described["EndpointStatus"] == "Failed"
+        assert "did not pass the ping health check (the last answer was 500)" in described["FailureReason"]
         job = aws.train(wait=False, HyperParameters={"seconds": "600", "spawn": "1"})
         wait_until(lambda: len(children_of(process.pid)) >= 4, what="server, endpoint, job and its child")
         started = children_of(process.pid)
@@ -524,7 +524,7 @@ def test_a_server_with_much_to_end_ends_at_once(tmp_path: Path) -> None:
 
         # When
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
 
         # Then: its threads must not go on looking after containers that it has just ended
         assert code == 0
