@@ -528,7 +528,7 @@ def test_a_server_with_much_to_end_ends_at_once(tmp_path: Path) -> None:
 
         # Then: its threads must not go on looking after containers that it has just ended
         assert code == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8  # with them it took ten
         assert not [pid for pid in started if alive(pid)]
         assert not list(tmp_path.iterdir())
 
