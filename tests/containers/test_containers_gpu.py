@@ -1,4 +1,4 @@
-"""What a run does where only a GPU would bring it: a full device, steps that overflow, several devices."""
+"""What training and serving do about what only a GPU brings: a full device, overflow, several devices."""
 
 from __future__ import annotations
 
@@ -16,13 +16,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.errors import ContractError, DeviceTooSmallError, TrainingDivergedError, UnusableGpuError
-from models import device, transforms
+from common.errors import (
+    ContractError,
+    DeviceFullError,
+    DeviceTooSmallError,
+    TrainingDivergedError,
+    UnusableGpuError,
+)
+from common.imaging import Pixels
+from inference.answers import Answer, Request
+from inference.predictor import Predictor
+from models import artifact, device, transforms
+from models.artifact import ModelCard
 from models.interface import Transforms
 from training import world
 from training.checkpoints import Checkpoints
-from training.loader import Loaded, Loader
-from training.sampler import Batch
+from training.loader import Loader
+from training.sampler import Sampler
 from training.settings import Settings
 from training.trainer import Examples, Training
 from training.world import World
@@ -161,24 +171,40 @@ class Runtime:
         self.set_device(before)
 
 
-def test_the_reading_thread_makes_no_context_on_another_ranks_gpu(
-    examples: Examples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime, second = Runtime(), torch.device("cuda", 1)
-    event = SimpleNamespace(record=lambda _: None)
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """Have the loader's calls for a GPU reach this; its tensors stay where they are."""
+    found, empty, to = Runtime(), torch.empty, torch.Tensor.to
+
+    def moved(tensor: Tensor, *where: object, **how: object) -> Tensor:
+        return (
+            tensor
+            if isinstance(where[0], torch.device) and where[0].type == "cuda"
+            else to(tensor, *where, **how)
+        )
+
+    stream = SimpleNamespace(wait_event=lambda _: None)
     for name, stand_in in {
         "Stream": lambda device: SimpleNamespace(device=device),
-        "Event": lambda: event,
-        "set_device": runtime.set_device,
-        "stream": runtime.stream,
+        "Event": lambda: SimpleNamespace(record=lambda _: None),
+        "current_stream": lambda _: stream,
+        "set_device": found.set_device,
+        "stream": found.stream,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    loader = Loader(examples.pixels, examples.targets, second)
-    monkeypatch.setattr(loader, "_part", lambda *part: part)
-    monkeypatch.setattr(loader, "_receive", lambda _: None)
-    batches = [Batch(step, torch.arange(4), ()) for step in range(3)]
-    loaded: list[Loaded] = list(loader.load(batches))
-    assert [batch.step for batch in loaded] == [0, 1, 2]
+    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs))
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    return found
+
+
+def test_the_reading_thread_makes_no_context_on_another_ranks_gpu(
+    examples: Examples, runtime: Runtime
+) -> None:
+    loader = Loader(examples.pixels, examples.targets, torch.device("cuda", 1))
+    loaded = list(loader.load(Sampler(200, 20, 0).batches(1, 0)))
+    assert [batch.step for batch in loaded] == list(range(10))
     assert runtime.contexts == {1}
 
 
@@ -208,3 +234,136 @@ def test_only_a_network_that_exists_is_named_to_nccl(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "environ", {"NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "eth1"})
     world._tell_the_libraries("lo")
     assert (os.environ["NCCL_DEBUG"], os.environ["NCCL_SOCKET_IFNAME"]) == ("INFO", "eth1")
+
+
+# -- serving -----------------------------------------------------------------------------------------------
+
+CARD = ModelCard("convnet", ["a", "b", "c"], 16, 1, "g00000007", "new")
+PICTURES = list(np.random.default_rng(1).integers(0, 256, (6, 1, 16, 16)).astype(np.uint8))
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server take half precision by itself, as on a GPU."""
+    monkeypatch.setattr("inference.predictor.usual_precision", lambda _: "fp16")
+
+
+def saved(directory: Path, scale: float = 1.0) -> Path:
+    """Save a model whose inner numbers are so many times larger, and whose answers are not."""
+    torch.manual_seed(0)
+    model = CARD.build()
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        weights["features.2.1.weight"].mul_(scale)
+        weights["head.weight"].div_(scale)
+    artifact.save(directory, CARD, model)
+    return directory
+
+
+def answers(predictor: Predictor) -> Tensor:
+    return torch.tensor(predictor._scores(PICTURES))
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_half_precision_is_taken_where_it_suffices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Predictor(saved(tmp_path)).precision == "fp16"
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_a_model_that_overflows_in_half_precision_is_served_in_single(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor(saved(tmp_path, 1e6))
+    assert predictor.precision == "fp32"
+    assert answers(predictor).equal(answers(Predictor(tmp_path, precision="fp32")))
+    assert answers(Predictor(tmp_path, precision="fp16")).isnan().all()  # who asks for it gets it
+    (line,) = caplog.records
+    assert line.getMessage().startswith(
+        "g00000007/new does not fit into half precision: it is served in single"
+    )
+    assert line.fields == {"reason": "a probability of noise is nan off"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_a_picture_that_overflows_is_answered_in_single_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "_judge_half", lambda *_: None)  # noise did not show it
+    predictor = Predictor(saved(tmp_path, 1e6))
+    assert predictor.precision == "fp16"
+    monkeypatch.setattr(Predictor, "_decode", lambda _, requests: PICTURES[: len(requests)])
+    asked = [Request(b"", "image/png", 1)] * 2
+    assert [type(each) for each in predictor.answer(asked)] == [Answer, Answer]
+    assert predictor.precision == "fp32"
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_a_layer_without_half_precision_is_computed_in_single(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = nn.AdaptiveAvgPool2d.forward
+
+    def forward(self: nn.AdaptiveAvgPool2d, images: Tensor) -> Tensor:
+        if images.dtype == torch.float16:
+            raise RuntimeError("\"pool\" not implemented for 'Half'")
+        return usual(self, images)
+
+    monkeypatch.setattr(nn.AdaptiveAvgPool2d, "forward", forward)
+    assert Predictor(saved(tmp_path)).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "expected"),
+    [
+        ("cuda", 5, [1, 2, 3, 4, 5]),
+        ("cuda", 70, [*range(1, 33), 64, 70]),
+        ("cpu", 6, [1, 2, 4, 6]),
+    ],
+)
+def test_every_size_of_batch_that_a_gpu_plans_for_is_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, most: int, expected: list[int]
+) -> None:
+    predictor, sizes = Predictor(saved(tmp_path)), []
+    predictor.device, predictor.most_at_once = torch.device(kind), most
+    monkeypatch.setattr(predictor, "_time", sizes.append)
+    predictor._warm_up()
+    assert sizes == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: out of memory\nCUDA kernel errors might be reported later",
+    ],
+)
+def test_a_library_without_memory_gets_smaller_batches_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    predictor = Predictor(saved(tmp_path), max_batch=6)
+    expected, usual = answers(predictor), predictor._probabilities
+
+    def small(pixels: list[Pixels]) -> list[list[float]]:
+        if len(pixels) > 2:
+            raise RuntimeError(said)
+        return usual(pixels)
+
+    monkeypatch.setattr(predictor, "_probabilities", small)
+    assert torch.allclose(answers(predictor), expected, atol=1e-6)
+    assert predictor.most_at_once == 1  # 6, 3, 1
+    said, predictor.most_at_once = "CUDA error: an illegal memory access was encountered", 6
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        answers(predictor)
+
+
+def test_a_server_without_memory_for_one_picture_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> list[list[float]]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Predictor, "_probabilities", full)
+    with pytest.raises(DeviceFullError, match=r"no memory for one picture: .* 20\.00 GiB"):
+        Predictor(saved(tmp_path), max_batch=4)
