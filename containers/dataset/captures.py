@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -249,6 +249,7 @@ def _fields(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
         pl.col("part").struct.field("data").alias("data"),
         pl.col("part").struct.field("encoding").alias("encoding"),
     )
+    frame = frame.with_columns(at=pl.when(pl.col("at").dt.year().is_between(MINYEAR, MAXYEAR)).then("at"))
     odd = frame["at"].is_null() & frame["time"].is_not_null()
     if odd.any():  # another notation of ISO 8601, or no time
         frame = frame.with_columns(
@@ -279,7 +280,7 @@ def _fields(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 def _instant(text: str) -> datetime | None:
     try:
         return instant(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of UTC that Python has not
         return None
 
 

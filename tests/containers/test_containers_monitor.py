@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from dataset.captures import CaptureCounts
+from dataset.captures import CaptureCounts, answers, files, questions
 from dataset.records import instant, read_accepted_labels, read_merged_labels
 from monitoring.estimator import Estimate
 from monitoring.monitor import WindowCounts, predictions, publish
@@ -208,6 +208,27 @@ def test_metrics_can_be_watched_in_seconds(monkeypatch: pytest.MonkeyPatch) -> N
     }
     # An alarm of less than a minute, which a team may choose, looks at no other metrics.
     assert [each["StorageResolution"] for each in data] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0001-01-01T00:00:00+14:00",
+        "0001-01-01 00:00:00+14:00",
+        "0000-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-14:00",
+    ],
+)
+def test_a_captured_time_beyond_the_calendar_is_malformed(job: Job, time: str) -> None:
+    good = capture_line("good", b"image", "1", "2026-11-22T09:30:00Z")
+    job.write_input("capture/a.jsonl", lines([capture_line("bad", b"image", "1", time), good]))
+    counts = CaptureCounts()
+    found = [answer.inference_id for answer in answers(job.inputs / "capture", counts)]
+    assert (found, counts) == (["good"], CaptureCounts(lines=2, malformed=1))
+    # and as a request it counts the same
+    counts = CaptureCounts()
+    frames = list(questions(files(job.inputs / "capture"), counts))
+    assert ([frame.height for frame in frames], counts.malformed) == ([1], 1)
 
 
 def test_the_newest_label_of_an_id_counts_in_any_order_of_files(job: Job) -> None:
