@@ -24,6 +24,7 @@ from common.errors import (
     UnusableGpuError,
 )
 from common.imaging import Pixels
+from evaluation.predict import predict
 from inference.answers import Answer, Request
 from inference.predictor import Predictor
 from models import artifact, device, transforms
@@ -367,3 +368,21 @@ def test_a_server_without_memory_for_one_picture_does_not_start(
     monkeypatch.setattr(Predictor, "_probabilities", full)
     with pytest.raises(DeviceFullError, match=r"no memory for one picture: .* 20\.00 GiB"):
         Predictor(saved(tmp_path), max_batch=4)
+
+
+# -- evaluating --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("edge", "expected"), [(128, [256, 4]), (256, [64] * 4 + [4]), (4096, [1] * 3)])
+def test_large_pictures_are_evaluated_few_at_once(edge: int, expected: list[int]) -> None:
+    sizes: list[int] = []
+
+    class Counts(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return images.new_zeros(len(images), 2)
+
+    pixels = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(sum(expected), 1, edge, edge)
+    found = predict(Counts(), lambda images: images, pixels)
+    assert found.shape == (sum(expected), 2)
+    assert sizes == expected
