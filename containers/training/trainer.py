@@ -13,7 +13,6 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,7 +27,7 @@ from training.average import Average
 from training.checkpoints import Checkpoints, Progress, Trained
 from training.learner import LOSS, RIGHT, SKIPPED, Learner
 from training.loader import Loader
-from training.sampler import MINIMUM_PER_RANK, Batch, Sampler
+from training.sampler import MINIMUM_PER_RANK, Sampler
 from training.settings import Settings
 from training.stopping import Agreement, StopSignal
 from training.world import World
@@ -172,7 +171,8 @@ class Training:
         SystemExit
             SIGTERM came to a process of the job: a checkpoint has been written.
         """
-        loader = Loader(self._examples.pixels, self._examples.targets, self._world.device)
+        examples = self._examples
+        loader = Loader(examples.pixels, examples.targets, self._world.device, examples.training)
         try:
             self._run(loader)
         except torch.OutOfMemoryError as error:
@@ -211,7 +211,7 @@ class Training:
         sums = torch.zeros(3, dtype=torch.float64, device=world.device)
         seen = 0
         began = time.perf_counter()
-        for batch in loader.load(self._batches()):
+        for batch in loader.load(self._sampler.batches(progress.epoch, world.rank, progress.step)):
             sums += self._learner.learn(batch, progress.total_steps)
             seen += len(batch.whole_targets)
             progress.step = batch.step + 1
@@ -250,13 +250,6 @@ class Training:
                 "scale, so no step is taken: set precision to fp32, or lower learning_rate "
                 f"(it was {self._settings.learning_rate:g})"
             )
-
-    def _batches(self) -> Iterator[Batch]:
-        """Yield the epoch's batches as places in the store."""
-        training = self._examples.training
-        for batch in self._sampler.batches(self._progress.epoch, self._world.rank, self._progress.step):
-            parts = tuple((training[indices], noise) for indices, noise in batch.parts)
-            yield Batch(batch.step, training[batch.whole], parts)
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
