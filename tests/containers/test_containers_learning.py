@@ -447,7 +447,8 @@ def test_what_is_lost_is_one_interval_at_most(
     usual, clock, interval = transforms.default(), [0.0], 4
 
     def augment(images: Tensor, noise: Tensor) -> Tensor:
-        clock[0] += 1.0  # a step takes a second
+        clock[0] += 1.0  # a step takes a second, in which a disk has written what it was given
+        checkpoints.finish()
         if clock[0] > end:
             raise KilledError
         return usual.augment(images, noise)
