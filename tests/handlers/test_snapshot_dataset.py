@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.handlers.conftest import BUCKET, batch, record, uploaded
-from tests.handlers.runs import finished, keyed
+from tests.handlers.runs import finished, keyed, release
 from truthloop.errors import DatasetInvalid, ModelPackageInvalid, TransientAwsError
 from truthloop.steps.capture_index import Segmenting, find_captures
 from truthloop.versions.captures import index_prefix
@@ -243,6 +243,121 @@ def test_a_version_that_was_changed_after_it_was_decided_is_found(base: Any) -> 
     base.put("datasets/g00000001/statements.jsonl", b"")
     with pytest.raises(DatasetInvalid, match="first line of"):
         base.run("snapshot_dataset", keyed(claim))
+
+
+# -- the sides of the pictures -----------------------------------------------------------------------------
+
+
+def prepares(world: Any, content: bytes, generation: str = "g00000001") -> str:
+    """Leave behind what Prepare does."""
+    key = f"runs/{generation}/prepared/report/sides.parquet"
+    world.put(key, content)
+    return key
+
+
+def test_a_version_holds_what_the_newest_prepare_remembers(base: Any) -> None:
+    # Given a first run, one whose Prepare fails, and a snapshot whose pipeline is never started
+    base.corrections({"i1": "7"})
+    finished(base, "one")
+    assert sorted(files(base)) == WHOLE  # there is nothing to remember yet
+    prepares(base, b"of the first")
+    base.put("runs/g00000001/prepared/report/sides.parquet.bak", b"somebody's copy")
+    finished(base, "two", "FAILED")
+    claim = base.claim("three")
+    base.run("snapshot_dataset", keyed(claim))
+    release(base, claim, outcome="FAILED", error={"Error": "E", "Cause": "c"})
+    # When
+    prepares(base, b"of a later run, which the record does not know", "g00000003")
+    finished(base, "four")
+    # Then each has what the newest run before it has left, or was given
+    for generation in ("g00000002", "g00000003", "g00000004"):
+        found = files(base, generation)
+        assert sorted(found) == sorted([*WHOLE, "sides.parquet"])
+        assert found["sides.parquet"] == b"of the first"
+    prepares(base, b"of the fourth", "g00000004")
+    snapshot(base, "five")
+    assert files(base, "g00000005")["sides.parquet"] == b"of the fourth"
+
+
+def test_what_is_remembered_is_no_new_evidence(base: Any) -> None:
+    base.corrections({"i1": "7"})
+    finished(base, "one")
+    prepares(base, b"of the first")
+    claim = base.claim("two")
+    bars = {rule["rule"]: rule["passed"] for rule in base.run("preflight_run", keyed(claim))["rules"]}
+    base.run("snapshot_dataset", keyed(claim))
+    assert not bars["SAME_EVIDENCE"]
+    assert "sides.parquet" in files(base, "g00000002")
+    assert dataset(base, "g00000002")["datasetVersion"] == dataset(base)["datasetVersion"]
+    assert "sidesKey" not in dataset(base, "g00000002")
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_which_memory_a_version_has_is_decided_once(base: Any, writes: int) -> None:
+    # Given
+    base.corrections({"i1": "7"})
+    finished(base, "one")
+    prepares(base, b"of the first")
+    claim = base.claim("two")
+    left = [writes]
+
+    def crash(**_: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError
+
+    base.hook("before-call.s3.PutObject", crash)
+    with pytest.raises(MemoryError):
+        base.run("snapshot_dataset", keyed(claim))
+    base.unhook()
+    before = files(base, "g00000002")
+    assert len(before) == writes
+    # When: meanwhile there is another one, which would not have been taken
+    base.put("datasets/g00000001/sides.parquet", b"of nobody")
+    base.run("snapshot_dataset", keyed(claim))
+    # Then
+    after = files(base, "g00000002")
+    assert sorted(after) == sorted([*WHOLE, "sides.parquet"])
+    assert {name: after[name] for name in before} == before
+    assert after["sides.parquet"] == b"of the first"
+
+
+def test_a_memory_that_is_gone_before_it_was_copied_is_said(base: Any) -> None:
+    # Given
+    base.corrections({"i1": "7"})
+    finished(base, "one")
+    key = prepares(base, b"of the first")
+    claim = base.claim("two")
+    base.fail("s3.PutObject", "SlowDown", status=503, times=100)
+    with pytest.raises(TransientAwsError):
+        base.run("snapshot_dataset", keyed(claim))
+    base.unhook()
+    base.run("snapshot_dataset", keyed(claim))
+    for name in ("dataset.json", "sides.parquet"):
+        base.s3.delete_object(Bucket=BUCKET, Key=f"datasets/g00000002/{name}")
+    base.s3.delete_object(Bucket=BUCKET, Key=key)
+    # When
+    with pytest.raises(DatasetInvalid, match=r"restore it, or delete .*g00000002/statements\.jsonl") as caught:
+        base.run("snapshot_dataset", keyed(claim))
+    # Then what it says helps
+    assert key in str(caught.value)
+    base.s3.delete_object(Bucket=BUCKET, Key="datasets/g00000002/statements.jsonl")
+    base.run("snapshot_dataset", keyed(claim))
+    assert sorted(files(base, "g00000002")) == WHOLE
+
+
+def test_a_version_that_was_decided_before_sides_were_remembered_is_finished(base: Any) -> None:
+    base.corrections({"i1": "7"})
+    claim = base.claim("one")
+    base.run("snapshot_dataset", keyed(claim))
+    before = files(base)
+    base.s3.delete_object(Bucket=BUCKET, Key="datasets/g00000001/dataset.json")
+    first, *others = before["statements.jsonl"].splitlines(keepends=True)
+    line = json.loads(first)
+    del line["sidesKey"]
+    base.put("datasets/g00000001/statements.jsonl", b"".join([json.dumps(line).encode() + b"\n", *others]))
+    base.run("snapshot_dataset", keyed(claim))
+    assert files(base)["dataset.json"] == before["dataset.json"]
 
 
 # -- counted once ------------------------------------------------------------------------------------------
