@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from models.catalogue import Architecture
-from models.check import behaviour, definition
+from models.check import answering, building, definition, keeping, learning
 from models.check.report import Check, Finding, run
 from models.check.subject import Subject, imported, laid_out
 from models.check.watch import SideEffects
@@ -29,27 +29,27 @@ OF_THE_MODEL: tuple[tuple[str, str, Callable[[Subject], str], tuple[str, ...]], 
         definition.augment,
         ("normalise",),
     ),
-    ("builds", "build gives a model with a head for every shape", behaviour.builds, ("normalise",)),
-    ("settings", "It can be built with every option and every lowest value", behaviour.settings, ("builds",)),
-    ("seeded", "A fresh model depends on torch's seed alone", behaviour.seeded, ("builds",)),
-    ("answers", "It answers batches of any size with finite logits", behaviour.answers, ("builds",)),
-    ("repeats", "The same images get the same answer every time", behaviour.repeats, ("answers",)),
-    ("alone", "An answer does not depend on the others of its batch", behaviour.alone, ("repeats",)),
-    ("device", "Nothing in it is bound to the CPU", behaviour.other_device, ("answers", "augment")),
+    ("builds", "build gives a model with a head for every shape", building.builds, ("normalise",)),
+    ("settings", "It can be built with every option and every lowest value", building.settings, ("builds",)),
+    ("seeded", "A fresh model depends on torch's seed alone", building.seeded, ("builds",)),
+    ("answers", "It answers batches of any size with finite logits", answering.answers, ("builds",)),
+    ("repeats", "The same images get the same answer every time", answering.repeats, ("answers",)),
+    ("alone", "An answer does not depend on the others of its batch", answering.alone, ("repeats",)),
+    ("device", "Nothing in it is bound to the CPU", answering.other_device, ("answers", "augment")),
     (
         "gradients",
         "Every parameter gets a gradient from every batch",
-        behaviour.gradients,
+        learning.gradients,
         ("answers", "augment"),
     ),
-    ("learns", "It learns: the loss on drawn pictures falls", behaviour.learns, ("gradients",)),
-    ("half", "It trains in half precision (fp16)", behaviour.half_precision, ("gradients",)),
-    ("resumes", "An interrupted training ends as if it had not been", behaviour.resumes, ("gradients",)),
-    ("kept", "Its artefact gives back the same model", behaviour.kept, ("repeats",)),
-    ("transfers", "Its weights can be carried over to other labels", behaviour.transfers, ("repeats",)),
-    ("begins", "Weights that lie beside the file fit the model", behaviour.begins, ("builds",)),
-    ("served", "The endpoint's server answers with it, in fp32 and fp16", behaviour.served, ("kept",)),
-    ("speed", "Its size and its speed can be measured", behaviour.speed, ("answers",)),
+    ("learns", "It learns: the loss on drawn pictures falls", learning.learns, ("gradients",)),
+    ("half", "It trains in half precision (fp16)", learning.half_precision, ("gradients",)),
+    ("resumes", "An interrupted training ends as if it had not been", learning.resumes, ("gradients",)),
+    ("kept", "Its artefact gives back the same model", keeping.kept, ("repeats",)),
+    ("transfers", "Its weights can be carried over to other labels", keeping.transfers, ("repeats",)),
+    ("begins", "Weights that lie beside the file fit the model", keeping.begins, ("builds",)),
+    ("served", "The endpoint's server answers with it, in fp32 and fp16", keeping.served, ("kept",)),
+    ("speed", "Its size and its speed can be measured", answering.speed, ("answers",)),
 )
 """Name, what is to hold, how it is found out, and what must hold before."""
 
@@ -60,6 +60,7 @@ class _Kit:
         self._shape = shape
         self._given = given
         self._imported: tuple[Architecture, SideEffects] | None = None
+        self._subject: Subject | None = None
 
     def _import(self) -> str:
         self._imported = imported(self._file)
@@ -72,9 +73,11 @@ class _Kit:
         return self._imported
 
     def _of_model(self, look: Callable[[Subject], str]) -> str:
-        architecture = self._found[0]
-        shape, values = architecture.shape(self._shape), architecture.values(self._given)
-        return look(Subject(self._file, architecture, shape, values))
+        if self._subject is None:
+            architecture = self._found[0]
+            shape, values = architecture.shape(self._shape), architecture.values(self._given)
+            self._subject = Subject(self._file, architecture, shape, values)
+        return look(self._subject)
 
     def checks(self) -> list[Check]:
         """Return the table of checks."""

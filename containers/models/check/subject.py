@@ -6,13 +6,17 @@ import importlib
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import architectures
 from models.catalogue import Architecture, find
@@ -23,6 +27,13 @@ from models.interface import ModelShape, Transforms, Value
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 CLASSES = 4
 """Kinds of pictures that `pictures` draws."""
+LARGE = 128
+LARGE_WORK = 500_000_000
+"""From this image size on, or this many floating-point operations per picture, few pictures must do."""
+BATCH, MANY = 7, 32
+"""Pictures that checks answer together, and what stands for a great batch."""
+
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -56,12 +67,35 @@ def imported(file: Path) -> tuple[Architecture, SideEffects]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model's file with the shape and the hyperparameters that it is tried with."""
+    """A model's file with the shape and the hyperparameters that it is tried with.
+
+    What several checks look at is computed once: a large model takes seconds to answer or to learn from a
+    few pictures.
+    """
 
     file: Path
     architecture: Architecture
     shape: ModelShape
     values: dict[str, Value]
+    _made: dict[object, object] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _answers: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    seconds: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The shortest time that a batch of so many pictures took."""
+
+    def once(self, make: Callable[[Subject], _T]) -> _T:
+        """Return what `make` makes of this subject: the same one to every check that asks."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(_T, self._made[make])
+
+    @cached_property
+    def large(self) -> bool:
+        """Whether few pictures must do."""
+        if self.shape.image_size >= LARGE:
+            return True
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.model(self.batch[:1].clone())
+        return bool(counter.get_total_flops() >= LARGE_WORK)
 
     def fresh(self, shape: ModelShape | None = None, seed: int = 0) -> nn.Module:
         """Build the model; without the network, which neither a training job nor an endpoint can count on."""
@@ -77,14 +111,38 @@ class Subject:
             )
         return model
 
-    def stirred(self) -> nn.Module:
-        """Build the model and move every weight a little, so that parts that begin as zeros are heard too."""
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model in service, which no check may change.
+
+        Every weight is moved a little, so that parts that begin as zeros are heard too.
+        """
         model = self.fresh()
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
         return model.eval()
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """The pictures that `answer` is about."""
+        return self.images(MANY)
+
+    def answer(self, count: int) -> Tensor:
+        """Return the model's logits of the first `count` pictures, computed once."""
+        if count not in self._answers:
+            self._answers[count] = self.compute(self.batch[:count])
+        return self._answers[count]
+
+    def compute(self, images: Tensor) -> Tensor:
+        """Return the model's logits, and note how long they took."""
+        began = time.perf_counter()
+        with torch.inference_mode():
+            logits: Tensor = self.model(images.clone())  # a model may work in place
+        took = time.perf_counter() - began
+        self.seconds[len(images)] = min(took, self.seconds.get(len(images), took))
+        return logits
 
     @property
     def transforms(self) -> Transforms:
