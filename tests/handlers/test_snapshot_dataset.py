@@ -337,7 +337,9 @@ def test_a_memory_that_is_gone_before_it_was_copied_is_said(base: Any) -> None:
         base.s3.delete_object(Bucket=BUCKET, Key=f"datasets/g00000002/{name}")
     base.s3.delete_object(Bucket=BUCKET, Key=key)
     # When
-    with pytest.raises(DatasetInvalid, match=r"restore it, or delete .*g00000002/statements\.jsonl") as caught:
+    with pytest.raises(
+        DatasetInvalid, match=r"restore it, or delete .*g00000002/statements\.jsonl"
+    ) as caught:
         base.run("snapshot_dataset", keyed(claim))
     # Then what it says helps
     assert key in str(caught.value)
