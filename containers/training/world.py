@@ -103,7 +103,10 @@ class World:
         """Give every process the leader's statistics, so that all measure the model that will be saved."""
         if self.size > 1:
             for buffer in model.buffers():
-                distributed.broadcast(buffer, src=0)
+                whole = buffer.contiguous()  # NCCL refuses any other, such as a transposed one
+                distributed.broadcast(whole, src=0)
+                if whole is not buffer:
+                    buffer.copy_(whole)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return `model` as one whose gradients are the mean over all processes."""

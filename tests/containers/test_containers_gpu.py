@@ -237,6 +237,23 @@ def test_only_a_network_that_exists_is_named_to_nccl(monkeypatch: pytest.MonkeyP
     assert (os.environ["NCCL_DEBUG"], os.environ["NCCL_SOCKET_IFNAME"]) == ("INFO", "eth1")
 
 
+def test_buffers_of_any_layout_reach_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broadcast(tensor: Tensor, src: int) -> None:
+        """Take what NCCL takes; gloo is not so particular."""
+        if not (tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)):
+            raise ValueError("Tensors must be contiguous")
+        tensor.fill_(7 + src)
+
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    model = nn.Module()
+    model.register_buffer("plain", torch.zeros(3))
+    model.register_buffer("turned", torch.zeros(2, 3).t())
+    model.register_buffer("filters", torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last))
+    World(size=2).same_buffers(model)
+    assert [buffer.unique().tolist() for buffer in model.buffers()] == [[7]] * 3
+    assert model.get_buffer("turned").stride() == (1, 3)
+
+
 # -- serving -----------------------------------------------------------------------------------------------
 
 CARD = ModelCard("convnet", ["a", "b", "c"], 16, 1, "g00000007", "new")
