@@ -276,7 +276,7 @@ def _history(response: Any) -> list[dict[str, Any]]:
     start, end = response._get_param("StartDate"), response._get_param("EndDate")
     items = [
         item
-        for alarm in response.cloudwatch_backend.alarms.values()
+        for alarm in list(response.cloudwatch_backend.alarms.values())
         if name in (None, alarm.name)
         for item in alarm.history_items
         if kind in (None, item["HistoryItemType"])

@@ -259,7 +259,7 @@ def install(service: LambdaService) -> Mappings:
         wanted = self.get_function(function_name).function_arn if function_name else None
         return [
             mapping
-            for mapping in self._event_source_mappings.values()
+            for mapping in list(self._event_source_mappings.values())
             if event_source_arn in (None, "", mapping.event_source_arn)
             and (wanted is None or mapping.function_arn.split(":")[:7] == wanted.split(":")[:7])
         ]
@@ -326,7 +326,7 @@ def _check(backend: Any, spec: dict[str, Any], function: Any, updated: Any = Non
             f"Function timeout: {int(function.timeout)} seconds"
         )
     _check_batching(spec, fifo=queue.fifo_queue)
-    for mapping in backend._event_source_mappings.values():
+    for mapping in list(backend._event_source_mappings.values()):
         same = mapping.function_arn.split(":")[:7] == function.function_arn.split(":")[:7]
         if mapping is not updated and same and mapping.event_source_arn == arn:
             raise ResourceConflictError(

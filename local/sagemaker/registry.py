@@ -93,7 +93,7 @@ def list_groups(call: Call) -> Params:
     """ListModelPackageGroups."""
     return page(
         call,
-        [group.body for group in call.state.package_groups.values()],
+        [group.body for group in list(call.state.package_groups.values())],
         result="ModelPackageGroupSummaryList",
         sort={
             "Name": lambda item: item["ModelPackageGroupName"],

@@ -24,7 +24,7 @@ _lock = threading.Lock()
 def s3_as(aws: LocalAws, region: str, role_arn: str) -> Any:
     """Return a cached S3 client that acts as ``role_arn``."""
     name = role_arn.rsplit("/", 1)[-1]
-    roles = iam_backends[aws.account_id]["aws"].roles.values()
+    roles = list(iam_backends[aws.account_id]["aws"].roles.values())
     if not any(role.name == name for role in roles):
         return aws.client("s3", region)
     key = (aws.endpoint, region, role_arn)
