@@ -9,14 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from local.sagemaker.errors import JobError, UnsupportedOperation, ValidationError
 from local.sagemaker.fleets import Fleet
-from local.sagemaker.state import Params, now
-
-if TYPE_CHECKING:
-    from local.sagemaker.endpoints import Endpoint
+from local.sagemaker.state import Params, SageMaker, now
 
 log = logging.getLogger("local.sagemaker")
 
@@ -112,6 +109,22 @@ def _share(size: Params | None, name: str, instances: int, least: float) -> floa
     return share
 
 
+class Routed(Protocol):
+    """What a deployment needs of its endpoint."""
+
+    sagemaker: SageMaker
+    region: str
+
+    def route(self, *routes: tuple[Fleet, float]) -> None:
+        """Send new requests to these fleets, in these shares."""
+
+    def rolling_back(self) -> None:
+        """Show that the deployment is taken back."""
+
+    def set_pending(self, pending: Params | None) -> None:
+        """Show how far the deployment is."""
+
+
 class Deployment:
     """One update of an endpoint.
 
@@ -125,7 +138,7 @@ class Deployment:
         The DeploymentConfig of the request.
     """
 
-    def __init__(self, endpoint: Endpoint, blue: Fleet, green: Fleet, config: Params | None) -> None:
+    def __init__(self, endpoint: Routed, blue: Fleet, green: Fleet, config: Params | None) -> None:
         self._endpoint = endpoint
         self._blue = blue
         self._green = green

@@ -142,8 +142,8 @@ class Endpoint:
             fleet.stop()
         state = self.sagemaker.region(self.region)
         with state.lock:
-            if state.endpoints.get(self.name) is self:
-                del state.endpoints[self.name]
+            if state.held(Endpoint).get(self.name) is self:
+                del state.held(Endpoint)[self.name]
         self._enter("Deleted")
 
     def rolling_back(self) -> None:
@@ -235,12 +235,12 @@ def create_endpoint(call: Call) -> Params:
     name = call["EndpointName"]
     with call.state.lock:
         config = endpoint_config(call.state, call["EndpointConfigName"])
-        if name in call.state.endpoints:
-            arn = call.state.endpoints[name].arn
+        if name in call.state.held(Endpoint):
+            arn = call.state.held(Endpoint)[name].arn
             raise ValidationError(f'Cannot create already existing endpoint "{arn}".')
         fleet = _new_fleet(call, name, config, {})
         endpoint = Endpoint(call.sagemaker, call.region, name, tags_of(call.params))
-        call.state.endpoints[name] = endpoint
+        call.state.held(Endpoint)[name] = endpoint
     endpoint.create(fleet)
     return {"EndpointArn": endpoint.arn}
 
@@ -297,7 +297,7 @@ def delete_endpoint(call: Call) -> Params:
 @operation("ListEndpoints")
 def list_endpoints(call: Call) -> Params:
     """ListEndpoints."""
-    items = [endpoint.describe() for endpoint in list(call.state.endpoints.values())]
+    items = [endpoint.describe() for endpoint in list(call.state.held(Endpoint).values())]
     wanted = call.get("StatusEquals")
     if wanted is not None:
         items = [item for item in items if item["EndpointStatus"] == wanted]
@@ -316,7 +316,7 @@ def list_endpoints(call: Call) -> Params:
 
 
 def _endpoint(call: Call) -> Endpoint:
-    endpoint = call.state.endpoints.get(call["EndpointName"])
+    endpoint = call.state.held(Endpoint).get(call["EndpointName"])
     if endpoint is None:
         arn = call.sagemaker.arn(call.region, f"endpoint/{call['EndpointName']}")
         raise ValidationError(f'Could not find endpoint "{arn}".')

@@ -53,7 +53,7 @@ def invoke(sagemaker: SageMaker, region: str, name: str, headers: Mapping[str, s
         Passed to the container as it is.
     """
     began = time.perf_counter()
-    endpoint = sagemaker.region(region).endpoints.get(name)
+    endpoint = sagemaker.region(region).held(Endpoint).get(name)
     if endpoint is None or not endpoint.serves:
         return _error(
             400,

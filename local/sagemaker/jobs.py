@@ -354,7 +354,7 @@ def seconds_between(start: datetime, end: datetime) -> int:
 J = TypeVar("J", bound=Job)
 
 
-def start_once(table: dict[str, Job], lock: threading.RLock, name: str, arn: str, make: Callable[[], J]) -> J:
+def start_once(table: dict[str, J], lock: threading.RLock, name: str, arn: str, make: Callable[[], J]) -> J:
     """Start a job under a name that no job of the table has yet.
 
     Raises

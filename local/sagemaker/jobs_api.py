@@ -8,7 +8,9 @@ from local.sagemaker import processing, training
 from local.sagemaker.errors import ResourceNotFound, ValidationError
 from local.sagemaker.jobs import Job
 from local.sagemaker.operations import Call, operation, page
+from local.sagemaker.processing import ProcessingJob
 from local.sagemaker.state import Params
+from local.sagemaker.training import TrainingJob
 
 
 @operation("CreateTrainingJob")
@@ -36,7 +38,7 @@ def stop_training_job(call: Call) -> Params:
 @operation("ListTrainingJobs")
 def list_training_jobs(call: Call) -> Params:
     """ListTrainingJobs."""
-    items = [job.describe() for job in list(call.state.training_jobs.values())]
+    items = [job.describe() for job in list(call.state.held(TrainingJob).values())]
     return _list(call, items, "TrainingJob", "TrainingJobSummaries")
 
 
@@ -67,19 +69,19 @@ def stop_processing_job(call: Call) -> Params:
 @operation("ListProcessingJobs")
 def list_processing_jobs(call: Call) -> Params:
     """ListProcessingJobs."""
-    items = [job.describe() for job in list(call.state.processing_jobs.values())]
+    items = [job.describe() for job in list(call.state.held(ProcessingJob).values())]
     return _list(call, items, "ProcessingJob", "ProcessingJobSummaries")
 
 
 def _training_job(call: Call) -> Job:
-    job = call.state.training_jobs.get(call["TrainingJobName"])
+    job = call.state.held(TrainingJob).get(call["TrainingJobName"])
     if job is None:
         raise ValidationError("Requested resource not found.")
     return job
 
 
 def _processing_job(call: Call) -> Job:
-    job = call.state.processing_jobs.get(call["ProcessingJobName"])
+    job = call.state.held(ProcessingJob).get(call["ProcessingJobName"])
     if job is None:
         raise ValidationError(f"Could not find requested job with name: {call['ProcessingJobName']}")
     return job

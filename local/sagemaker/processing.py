@@ -157,7 +157,7 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> ProcessingJob:
     state, name = sagemaker.region(region), request["ProcessingJobName"]
     arn = sagemaker.arn(region, f"processing-job/{name}")
     return start_once(
-        state.processing_jobs, state.lock, name, arn, lambda: ProcessingJob(sagemaker, region, request)
+        state.held(ProcessingJob), state.lock, name, arn, lambda: ProcessingJob(sagemaker, region, request)
     )
 
 

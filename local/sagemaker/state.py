@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from local.context import LocalAws
 from local.sagemaker.images import ImageStore
@@ -18,11 +18,9 @@ from local.sagemaker.publisher import Publisher
 from local.sagemaker.spot import SpotMarket
 
 if TYPE_CHECKING:
-    from local.sagemaker.endpoints import Endpoint
-    from local.sagemaker.jobs import Job
     from local.sagemaker.metrics import MetricBatcher
-    from local.sagemaker.pipelines.execution import Execution
-    from local.sagemaker.pipelines.records import Pipeline
+
+T = TypeVar("T")
 
 Params = dict[str, Any]
 """A request or response in the API's own member names."""
@@ -49,37 +47,37 @@ class Record:
 
 @dataclass
 class RegionState:
-    """All that SageMaker knows in one region."""
+    """All that SageMaker knows in one region.
+
+    What is no more than a record has a table here; what acts by itself (jobs, endpoints, executions) is
+    `held` by its class, which builds on this module.
+    """
 
     name: str
-    training_jobs: dict[str, Job] = field(default_factory=dict)
-    processing_jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, Record] = field(default_factory=dict)
     endpoint_configs: dict[str, Record] = field(default_factory=dict)
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
     package_groups: dict[str, Record] = field(default_factory=dict)
     packages: dict[str, Record] = field(default_factory=dict)
     last_versions: dict[str, int] = field(default_factory=dict)
     package_tokens: dict[str, str] = field(default_factory=dict)
-    pipelines: dict[str, Pipeline] = field(default_factory=dict)
-    executions: dict[str, Execution] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _held: dict[type, dict[str, Any]] = field(default_factory=dict)
+
+    def held(self, kind: type[T]) -> dict[str, T]:
+        """Return everything of a class, by its name or ARN; who makes one puts it in."""
+        return self._held.setdefault(kind, {})
 
     def taggable(self, arn: str) -> Any:
         """Return the record with this ARN, or None."""
-        collections: tuple[dict[str, Any], ...] = (
-            self.training_jobs,
-            self.processing_jobs,
+        records: tuple[dict[str, Any], ...] = (
             self.models,
             self.endpoint_configs,
-            self.endpoints,
             self.package_groups,
             self.packages,
-            self.pipelines,
         )
-        for collection in collections:
-            for record in list(collection.values()):
-                if record.arn == arn:
+        for table in (*records, *list(self._held.values())):
+            for record in list(table.values()):
+                if record.arn == arn and hasattr(record, "tags"):
                     return record
         return None
 

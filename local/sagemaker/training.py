@@ -347,7 +347,7 @@ def create(sagemaker: SageMaker, region: str, request: Params) -> TrainingJob:
     state, name = sagemaker.region(region), request["TrainingJobName"]
     arn = sagemaker.arn(region, f"training-job/{name}")
     return start_once(
-        state.training_jobs, state.lock, name, arn, lambda: TrainingJob(sagemaker, region, request)
+        state.held(TrainingJob), state.lock, name, arn, lambda: TrainingJob(sagemaker, region, request)
     )
 
 

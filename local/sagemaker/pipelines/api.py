@@ -31,7 +31,7 @@ def create_pipeline(call: Call) -> Params:
     arn = call.sagemaker.arn(call.region, f"pipeline/{name}")
     created = now()
     with call.state.lock:
-        if name in call.state.pipelines:
+        if name in call.state.held(Pipeline):
             raise ValidationError(
                 f"Pipeline names must be unique within an AWS account and region. Pipeline with name "
                 f"({name}) already exists."
@@ -50,7 +50,7 @@ def create_pipeline(call: Call) -> Params:
             "CreatedBy": {},
             "LastModifiedBy": {},
         }
-        call.state.pipelines[name] = Pipeline(arn, body, definition, tags_of(call.params))
+        call.state.held(Pipeline)[name] = Pipeline(arn, body, definition, tags_of(call.params))
     return {"PipelineArn": arn}
 
 
@@ -85,20 +85,20 @@ def delete_pipeline(call: Call) -> Params:
     pipeline = _pipeline(call)
     with call.state.lock:
         running = [
-            arn for arn in pipeline.execution_arns if call.state.executions[arn].status not in TERMINAL
+            arn for arn in pipeline.execution_arns if call.state.held(Execution)[arn].status not in TERMINAL
         ]
         if running:
             raise ConflictError(f"Pipeline {pipeline.arn} has running executions: {', '.join(running)}")
         for arn in pipeline.execution_arns:
-            call.state.executions.pop(arn, None)
-        del call.state.pipelines[pipeline.name]
+            call.state.held(Execution).pop(arn, None)
+        del call.state.held(Pipeline)[pipeline.name]
     return {"PipelineArn": pipeline.arn}
 
 
 @operation("ListPipelines")
 def list_pipelines(call: Call) -> Params:
     """ListPipelines."""
-    items = [pipeline.body for pipeline in list(call.state.pipelines.values())]
+    items = [pipeline.body for pipeline in list(call.state.held(Pipeline).values())]
     prefix = call.get("PipelineNamePrefix")
     if prefix is not None:
         items = [item for item in items if item["PipelineName"].startswith(prefix)]
@@ -147,7 +147,7 @@ def start_execution(call: Call) -> Params:
             or pipeline.body.get("ParallelismConfiguration"),
         }
         execution = Execution(call.sagemaker, call.region, pipeline, body, parameters, given)
-        call.state.executions[arn] = execution
+        call.state.held(Execution)[arn] = execution
         pipeline.execution_arns.append(arn)
         pipeline.body["LastRunTime"] = created
         if token is not None:
@@ -197,7 +197,7 @@ def list_executions(call: Call) -> Params:
     pipeline = _pipeline(call)
     items = []
     for arn in list(pipeline.execution_arns):
-        body = call.state.executions[arn].describe()
+        body = call.state.held(Execution)[arn].describe()
         items.append(
             {
                 "PipelineExecutionArn": arn,
@@ -260,7 +260,7 @@ def list_parameters(call: Call) -> Params:
 
 def _pipeline(call: Call) -> Pipeline:
     name = str(call["PipelineName"]).rsplit("/", 1)[-1]
-    pipeline = call.state.pipelines.get(name)
+    pipeline = call.state.held(Pipeline).get(name)
     if pipeline is None:
         arn = call.sagemaker.arn(call.region, f"pipeline/{name}")
         raise ResourceNotFound(f"Pipeline '{arn}' does not exist.")
@@ -269,7 +269,7 @@ def _pipeline(call: Call) -> Pipeline:
 
 def _execution(call: Call) -> Execution:
     arn = call["PipelineExecutionArn"]
-    execution = call.state.executions.get(arn)
+    execution = call.state.held(Execution).get(arn)
     if execution is None:
         raise ResourceNotFound(f"Pipeline execution '{arn}' does not exist.")
     return execution
