@@ -265,13 +265,16 @@ def test_whoever_is_asked_first_stops_the_processes_of_all_instances(
     assert stopped["total_steps"] == newest_step(jobs[0].base / "checkpoints")
 
 
-def ranks_of(launcher: int) -> list[int]:
-    found = []
+def ranks_of(launcher: int) -> dict[int, int]:
+    """Return the process ids by rank: their own order says nothing once the numbers have begun anew."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):  # others' processes come and go
             status, command = (path / "status").read_text(), (path / "cmdline").read_bytes()
             if f"\nPPid:\t{launcher}\n" in status and b"rank" in command:
-                found.append(int(path.name))
+                variables = (path / "environ").read_bytes().split(b"\0")
+                rank = next(each for each in variables if each.startswith(b"RANK="))
+                found[int(rank.partition(b"=")[2])] = int(path.name)
     return found
 
 
