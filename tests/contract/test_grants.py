@@ -58,7 +58,7 @@ RESOURCES = {
     "sagemaker:CreateEndpoint": rf":endpoint-config/{NAMED}-\*$",  # and the endpoint itself
     "sagemaker:UpdateEndpoint": rf":endpoint-config/{NAMED}-\*$",
     "sagemaker:CreateProcessingJob": rf":processing-job/{NAMED}-\*$",
-    "sagemaker:DescribeTrainingJob": r":training-job/\*$",
+    "sagemaker:DescribeTrainingJob": r":training-job/(pipelines-)?\*$",
     "sagemaker:ListTrainingJobs": r"^\*$",
     "cloudwatch:GetMetricStatistics": r"^\*$",
     "servicequotas:ListServiceQuotas": r"^\*$",

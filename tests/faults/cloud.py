@@ -434,12 +434,13 @@ class Cloud:
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if outcome == "Failed":
             run.status, run.reason = "Failed", "no capacity"
-            run.steps = [{"StepName": "TrainNew", "StepStatus": "Failed", "FailureReason": "no capacity"}]
+            run.steps = [{**self._trained("New", "Failed"), "FailureReason": "no capacity"}]
             return
         if outcome == "gate":
             words = {"Fail": {"ErrorMessage": "best 0.5 is below 0.85"}}
             run.status, run.reason = "Failed", "Step failure"
-            run.steps = [{"StepName": "FailGate", "StepStatus": "Failed", "Metadata": words}]
+            gate = {"StepName": "FailGate", "StepStatus": "Failed", "Metadata": words}
+            run.steps = [self._trained("Old"), self._trained("New"), gate]
             return
         place = f"runs/{run.name}/evaluation"
         self.world.put(f"{place}/labels.json", ["1", "3", "7"])
@@ -452,6 +453,7 @@ class Cloud:
             arn = self.world.register(run.name, candidate, labelsUri=f"s3://{BUCKET}/{place}/labels.json")
             run.steps.append({
                 "StepName": f"Register{candidate.title()}", "StepStatus": "Succeeded",
+        run.steps = [self._trained("Old"), self._trained("New")]
                 "Metadata": {"RegisterModel": {"Arn": arn}},
             })  # fmt: skip
         run.status = "Succeeded"
@@ -460,6 +462,11 @@ class Cloud:
         for run in self.runs:
             if run.arn == arn:
                 return run
+    def _trained(self, candidate: str, status: str = "Succeeded") -> Json:
+        arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/pipelines-x-Train{candidate}-y"
+        job = {"TrainingJob": {"Arn": arn}}
+        return {"StepName": f"Train{candidate}", "StepStatus": status, "Metadata": job}
+
         raise Refused("ResourceNotFound")
 
     def _began(self, run: Run) -> datetime:
@@ -504,7 +511,14 @@ class Cloud:
         return {"TrainingJobSummaries": [summary]}
 
     def _describe_training_job(self, _: Json) -> Json:
-        return {"ResourceConfig": {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30}}
+        return {
+            "TrainingJobStatus": "Completed",
+            "SecondaryStatus": "Completed",
+            "TrainingStartTime": self.clock.now(),
+            "TrainingTimeInSeconds": 36_000,
+            "BillableTimeInSeconds": 36_000,
+            "ResourceConfig": {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30},
+        }
 
     def _default_quotas(self, _: Json) -> Json:
         return {"Quotas": [{"QuotaName": "ml.p3.8xlarge for training job usage", "Value": 3.0}]}

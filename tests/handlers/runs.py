@@ -38,12 +38,37 @@ def finished(
     _, start = started(world, claim)
     status = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "STOPPED": "Stopped"}[outcome]
     world.set_pipeline_status(start["pipelineExecutionArn"], status)
-    if outcome == "FAILED":
-        step = {"StepName": "TrainNew", "StepStatus": "Failed", "FailureReason": reason}
+    if outcome != "SUCCEEDED":
+        step = {"StepName": "TrainNew", "StepStatus": status, "FailureReason": reason}
         world.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": [step]})
     answer = release(world, claim, outcome=outcome, decision={"outcome": outcome, "message": "m"})
     assert answer["released"]
     return claim
+
+
+def training_job(**said: Any) -> dict[str, Any]:
+    """Return what DescribeTrainingJob says of a spot job whose instances never came, or what `said` changes.
+
+    As "Managed Spot Training Lifecycle" of SageMaker's developer guide has it: no start, no seconds.
+    """
+    phases = said.pop("phases", ["Starting", "Stopping", "MaxWaitTimeExceeded"])
+    moment = 1_795_000_000
+    return {
+        "TrainingJobName": "job",
+        "TrainingJobStatus": "Stopped",
+        "SecondaryStatus": "MaxWaitTimeExceeded",
+        "SecondaryStatusTransitions": [{"Status": phase, "StartTime": moment} for phase in phases],
+        "EnableManagedSpotTraining": True,
+        "ResourceConfig": {"InstanceType": "ml.p3.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 100},
+        **said,
+    }
+
+
+def training_step(name: str, status: str, reason: str = "") -> dict[str, Any]:
+    """Return a training step with its job."""
+    arn = f"arn:aws:sagemaker:us-east-1:123456789012:training-job/pipelines-x-{name}-y"
+    step = {"StepName": name, "StepStatus": status, "Metadata": {"TrainingJob": {"Arn": arn}}}
+    return {**step, "FailureReason": reason} if reason else step
 
 
 def deploy(world: Any, package: str, *, config: str = "by-hand") -> None:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from tests.handlers.conftest import BUCKET, ENDPOINT
-from tests.handlers.runs import BREACH, deploy, finished, keyed, release, started
+from tests.handlers.runs import (
+    BREACH,
+    deploy,
+    finished,
+    keyed,
+    release,
+    started,
+    training_job,
+    training_step,
+)
 from truthloop.errors import AwsRequestFailed, DatasetInvalid, InvalidEvent, TransientAwsError
 from truthloop.times import to_iso
 
@@ -486,6 +495,42 @@ def test_a_run_that_trained_one_model_is_not_tried_again_for_the_other_ones_inst
         "costless": False,
         "newLabelsSince": 0,
     }
+
+
+@pytest.mark.parametrize("outcome", ["FAILED", "STOPPED"])
+def test_a_run_whose_spot_instances_never_came_is_tried_again_after_the_cool_down(
+    base: Any, outcome: str
+) -> None:
+    # Given: both jobs ended Stopped, by MaxWaitTimeExceeded; nobody wrote down what the pipeline says then
+    base.configure("POLICY", useSpotTraining=True, cooldownMinutes=1440)
+    finished(base, "one", outcome)
+    base.unhook()
+    status = "Failed" if outcome == "FAILED" else "Stopped"
+    both = [training_step(name, status) for name in ("TrainOld", "TrainNew")]
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": both})
+    base.answer("sagemaker.DescribeTrainingJob", training_job())
+    # When / Then
+    base.later(hours=23)
+    claim = base.claim("two")
+    early = preflight(base, claim)
+    assert early["reason"] == "SAME_EVIDENCE"
+    assert "failed for lack of instances (no spot instance came within MaxWaitSeconds" in early["message"]
+    assert early["evidence"]["lastFailure"]["costless"]
+    base.later(hours=25)
+    assert preflight(base, claim)["verdict"] == "START"
+
+
+def test_a_spot_run_that_trained_until_its_time_was_over_is_left_to_a_person(base: Any) -> None:
+    finished(base, "one", "FAILED", reason="MaxWaitTimeExceeded")
+    base.unhook()
+    steps = [training_step(name, "Failed", "MaxWaitTimeExceeded") for name in ("TrainOld", "TrainNew")]
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": steps})
+    seconds = {"TrainingTimeInSeconds": 90_000, "BillableTimeInSeconds": 30_000}
+    base.answer("sagemaker.DescribeTrainingJob", training_job(), training_job(**seconds))
+    base.later(days=9)
+    verdict = preflight(base, base.claim("two"))
+    assert (verdict["verdict"], verdict["reason"]) == ("REFUSE", "SAME_EVIDENCE")
+    assert not verdict["evidence"]["lastFailure"]["costless"]
 
 
 def test_why_a_run_failed_may_stay_unknown(base: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from tests.handlers.runs import BREACH, finished, keyed, release, started
+from tests.handlers.runs import BREACH, finished, keyed, release, started, training_job, training_step
 from truthloop.errors import (
     AwsRequestFailed,
     ClaimLost,
@@ -295,11 +295,90 @@ def test_a_run_that_never_had_its_instances_says_so_to_the_end(base: Any) -> Non
     assert "tries again after the cool-down" in answer["report"]
 
 
+def ended(status: str = "Failed", reason: str | None = None) -> dict[str, Any]:
+    given = {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": status}
+    return {**given, "failureReason": reason}
+
+
+@pytest.mark.parametrize("status", ["Failed", "Stopped"])
+def test_a_run_whose_spot_instances_never_came_has_failed_and_cost_nothing(base: Any, status: str) -> None:
+    # Given: SageMaker stopped both jobs, and does not say what it calls the steps then
+    both = [training_step(name, status) for name in ("TrainOld", "TrainNew")]
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": both})
+    asked = base.answer("sagemaker.DescribeTrainingJob", training_job())
+    answer = base.run("decide_run", ended(status))
+    assert (answer["outcome"], answer["costless"]) == ("FAILED", True)
+    assert "step TrainOld failed: no spot instance came within MaxWaitSeconds" in answer["message"]
+    assert (answer["billedUsd"], answer["spotSavingsPercent"]) == (0, None)
+    names = ["pipelines-x-TrainOld-y", "pipelines-x-TrainNew-y"]
+    assert [each["TrainingJobName"] for each in asked] == names
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        training_job(TrainingStartTime=1_795_000_100),
+        training_job(BillableTimeInSeconds=1, TrainingTimeInSeconds=5),
+        training_job(phases=["Starting", "Downloading", "Training", "Interrupted", "MaxWaitTimeExceeded"]),
+        {"Error": {"Code": "ValidationException", "Message": "Requested resource not found."}},
+    ],
+)
+def test_a_job_that_had_an_instance_or_that_nobody_can_describe_has_cost(
+    base: Any, job: dict[str, Any]
+) -> None:
+    step = training_step("TrainNew", "Failed", "CapacityError: …")
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": [step]})
+    base.answer("sagemaker.DescribeTrainingJob", job, status=400 if "Error" in job else 200)
+    answer = base.run("decide_run", ended())
+    assert (answer["outcome"], answer["costless"]) == ("FAILED", False)
+
+
+def test_what_was_billed_is_in_the_decision_and_told(base: Any) -> None:
+    # Given
+    claim = base.claim("one")
+    _, start = started(base, claim)
+    arn = start["pipelineExecutionArn"]
+    base.set_pipeline_status(arn, "Succeeded")
+    new = base.register(claim["generation"], "new")
+    steps_ = [
+        training_step("TrainOld", "Succeeded"),
+        training_step("TrainNew", "Succeeded"),
+        {"StepName": "RegisterNew", "StepStatus": "Succeeded", "Metadata": {"RegisterModel": {"Arn": new}}},
+    ]
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": steps_})
+    times = {"TrainingTimeInSeconds": 36_000, "BillableTimeInSeconds": 9_000}
+    completed = training_job(TrainingJobStatus="Completed", SecondaryStatus="Completed", **times)
+    base.answer("sagemaker.DescribeTrainingJob", completed)
+    base.put(f"runs/{claim['generation']}/evaluation/evaluation.json", evaluation())
+    # When
+    decision = base.run("decide_run", keyed(claim, pipelineExecutionArn=arn, status="Succeeded"))
+    told = release(base, claim, decision=decision)["report"]
+    # Then: five hours at 14.688 USD
+    assert (decision["billedUsd"], decision["spotSavingsPercent"]) == (73.44, 75.0)
+    (logged,) = base.decisions()
+    assert (logged["billedUsd"], logged["spotSavingsPercent"]) == (73.44, 75.0)
+    assert logged["estimatedUsd"] == pytest.approx(352.51)  # what the month's cap counts
+    assert "- the training was billed about 73.44 USD; 352.51 were estimated" in told
+    assert "- spot instances saved 75 % of the training" in told
+
+
+def test_a_bill_that_cannot_be_read_for_the_moment_is_asked_for_again(base: Any) -> None:
+    step = training_step("TrainNew", "Failed", "out of memory")
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": [step]})
+    base.fail("sagemaker.DescribeTrainingJob", "ThrottlingException", times=9)
+    with pytest.raises(TransientAwsError):
+        base.run("decide_run", ended())
+
+
 def test_a_stopped_run_is_stopped(base: Any) -> None:
-    answer = base.run(
-        "decide_run", {"generation": "g00000001", "pipelineExecutionArn": EXECUTION, "status": "Stopped"}
-    )
-    assert answer["outcome"] == "STOPPED"
+    # Given: a person stopped it while it waited for its instances
+    step = training_step("TrainNew", "Stopped")
+    base.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": [step]})
+    waited = training_job(SecondaryStatus="Stopped", phases=["Starting", "Stopping", "Stopped"])
+    base.answer("sagemaker.DescribeTrainingJob", waited)
+    answer = base.run("decide_run", ended("Stopped"))
+    # Then: that nothing was paid is no reason to start it again
+    assert (answer["outcome"], answer["costless"], answer["billedUsd"]) == ("STOPPED", False, 0)
 
 
 def test_a_running_run_is_not_decided(base: Any) -> None:

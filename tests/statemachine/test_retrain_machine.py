@@ -108,6 +108,8 @@ def decided(outcome: str = "SUCCEEDED", approve: str | None = None) -> dict[str,
         "modelPackages": [package] if approve else [],
         "approve": approve,
         "costless": False,
+        "billedUsd": 98.7,
+        "spotSavingsPercent": None,
     }
 
 

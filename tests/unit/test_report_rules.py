@@ -111,6 +111,24 @@ def test_a_trained_run_reads_like_a_letter() -> None:
     ]
 
 
+def costs(**said: Any) -> list[str]:
+    """Return the part of the report about money."""
+    decision = decided("SUCCEEDED", estimatedUsd=Decimal("352.51"), pipelineExecutionArn="arn", **said)
+    lines = report(decision).splitlines()
+    begin = lines.index("Cost") + 1
+    return lines[begin : lines.index("", begin)]
+
+
+def test_what_the_training_was_billed_stands_beside_what_was_estimated() -> None:
+    billed = "- the training was billed about 1,098.70 USD; 352.51 were estimated"
+    spot = "- spot instances saved 72 % of the training"
+    assert costs(billedUsd=Decimal("1098.7")) == [billed]
+    assert costs(billedUsd=Decimal("1098.7"), spotSavingsPercent=Decimal("71.8")) == [billed, spot]
+    assert costs(spotSavingsPercent=Decimal("71.8")) == ["- about 352.51 USD", spot]
+    nothing = "- the training was billed about 0.00 USD; 352.51 were estimated"
+    assert costs(billedUsd=Decimal(0)) == [nothing]
+
+
 def test_nobody_is_asked_to_approve_what_is_approved() -> None:
     text = report(decided("SUCCEEDED", modelPackages=[candidate(approved=True)]))
     assert APPROVE not in text

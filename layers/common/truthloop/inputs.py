@@ -106,6 +106,10 @@ class Fields:
             raise self._wrong(name, "a number")
         return float(value)
 
+    def optional_number(self, name: str) -> float | None:
+        """Return a number, or None for null and a member that is not there."""
+        return self.number(name) if self.has(name) else None
+
     def moment(self, name: str) -> datetime:
         """Return an ISO 8601 instant."""
         value = self._value.get(name)
@@ -279,6 +283,8 @@ class ResultPart:
     model_packages: tuple[Mapping[str, Any], ...]
     approve: str | None
     costless: bool
+    billed_usd: float | None
+    spot_savings_percent: float | None
 
     @classmethod
     def parse(cls, fields: Fields | None) -> ResultPart | None:
@@ -291,6 +297,8 @@ class ResultPart:
             model_packages=tuple(_candidate(each) for each in fields.objects("modelPackages")),
             approve=fields.optional_text("approve"),
             costless=fields.has("costless") and fields.flag("costless"),
+            billed_usd=fields.optional_number("billedUsd"),
+            spot_savings_percent=fields.optional_number("spotSavingsPercent"),
         )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a function loads the rules that it uses, not all that the p
     from truthloop.retraining.alarm import AlarmReading
     from truthloop.retraining.claim import GenerationRecord, HolderState, LastRun, Orphan, Take, TakeOver
     from truthloop.retraining.decision import Decision, StepResult
+    from truthloop.retraining.training_job import TrainingJob
     from truthloop.retraining.triggers import Trigger
     from truthloop.serving.deployment import EndpointState, Target
     from truthloop.serving.registry import ModelPackage
@@ -265,10 +266,14 @@ class Endpoint(Protocol):
 
 
 class Jobs(Protocol):
-    """SageMaker processing jobs."""
+    """SageMaker processing and training jobs."""
 
     def start(self, name: str, request: Mapping[str, Any]) -> str:
         """Start a processing job, or find the one of that name; returns its status."""
+        ...
+
+    def describe_training(self, name: str) -> TrainingJob:
+        """Describe a training job that has ended."""
         ...
 
 

@@ -74,7 +74,7 @@ class Wiring:
 
     @cached_property
     def jobs(self) -> ports.Jobs:
-        """Processing jobs."""
+        """Processing and training jobs."""
         from truthloop.aws.jobs import SageMakerJobs
 
         return SageMakerJobs(self._sagemaker)

@@ -1,4 +1,4 @@
-"""SageMaker processing jobs."""
+"""SageMaker processing and training jobs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from truthloop.aws.calls import translated
 from truthloop.errors import AwsRequestFailed
+from truthloop.retraining.training_job import TrainingJob
 
 _EXISTS = frozenset({"ResourceInUse", "ResourceInUseException", "ConflictException", "ValidationException"})
 
@@ -30,6 +31,22 @@ class SageMakerJobs:
             except AwsRequestFailed:
                 raise error from None  # there is no such job: the refusal was about something else
         return self._status(name)
+
+    def describe_training(self, name: str) -> TrainingJob:
+        """Describe a training job that has ended."""
+        with translated():
+            job = self._client.describe_training_job(TrainingJobName=name)
+        resources = job.get("ResourceConfig") or {}
+        return TrainingJob(
+            secondary_status=str(job["SecondaryStatus"]),
+            phases=frozenset(str(each["Status"]) for each in job.get("SecondaryStatusTransitions") or ()),
+            started=job.get("TrainingStartTime") is not None,
+            instance_type=str(resources.get("InstanceType") or ""),
+            instances=int(resources.get("InstanceCount") or 1),
+            spot=bool(job.get("EnableManagedSpotTraining")),
+            training_seconds=job.get("TrainingTimeInSeconds"),
+            billable_seconds=job.get("BillableTimeInSeconds"),
+        )
 
     def _status(self, name: str) -> str:
         with translated():

@@ -125,4 +125,5 @@ def _step(step: Mapping[str, Any]) -> StepResult:
             (metadata.get("Fail") or {}).get("ErrorMessage") or step.get("FailureReason") or ""
         ),
         model_package_arn=(metadata.get("RegisterModel") or {}).get("Arn"),
+        job_arn=(metadata.get("TrainingJob") or {}).get("Arn"),
     )

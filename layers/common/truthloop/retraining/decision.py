@@ -10,6 +10,7 @@ from typing import Any
 
 from truthloop.errors import DatasetInvalid
 from truthloop.names import execution_name
+from truthloop.retraining.training_job import TrainingJob
 from truthloop.versions.dataset import require_version
 
 COALESCED = "COALESCED"
@@ -36,6 +37,7 @@ EVALUATION_VERSIONS = (1, 2)
 """2 has more members. A run that an older image has evaluated is still decided."""
 TRAINING_STEPS = frozenset({"TrainOld", "TrainNew"})
 STEP_FAILED = "Failed"
+STEP_STOPPED = "Stopped"
 
 _NO_INSTANCES = (
     "CapacityError",
@@ -60,7 +62,8 @@ class Decision:
     """One item of the decision log.
 
     Of a run that failed, `costless` says that it never had instances (`is_costless`), and `trained` that its
-    pipeline succeeded and only the result could not be read.
+    pipeline succeeded and only the result could not be read. `billed_usd` is what its training jobs were
+    billed, and `spot_savings_percent` what spot instances saved of that; None where it is not known.
     """
 
     at: str
@@ -78,6 +81,8 @@ class Decision:
     model_packages: tuple[Mapping[str, Any], ...] = ()
     costless: bool = False
     trained: bool = False
+    billed_usd: float | None = None
+    spot_savings_percent: float | None = None
 
     @property
     def sort_key(self) -> str:
@@ -86,6 +91,7 @@ class Decision:
 
     def to_map(self) -> dict[str, Any]:
         """Return the item's attributes, keys aside."""
+        billed = {"billedUsd": self.billed_usd, "spotSavingsPercent": self.spot_savings_percent}
         return {
             "at": self.at,
             "execution": self.execution,
@@ -102,17 +108,43 @@ class Decision:
             "modelPackages": [dict(package) for package in self.model_packages],
             **({"costless": True} if self.costless else {}),
             **({"trained": True} if self.trained else {}),
+            **{name: amount for name, amount in billed.items() if amount is not None},
         }
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step of a pipeline execution, as far as a decision needs it."""
+    """One step of a pipeline execution, as far as a decision needs it.
+
+    `job_arn` names the training job that it has made, and `job` is what that came to; None when it could not
+    be read.
+    """
 
     name: str
     status: str
     failure_reason: str
-    model_package_arn: str | None
+    model_package_arn: str | None = None
+    job_arn: str | None = None
+    job: TrainingJob | None = None
+
+    @property
+    def lacked_instances(self) -> bool:
+        """Whether it ended because it got no instance, and its training job, if it made one, never had any.
+
+        A spot job that had some for hours may end with the same words, so the words alone prove nothing.
+        """
+        if self.job_arn is None:
+            return lacked_instances(self.failure_reason)
+        if self.job is None or self.job.had_instances:
+            return False
+        return self.job.waited_in_vain or lacked_instances(self.failure_reason)
+
+    @property
+    def ending(self) -> str:
+        """Why it failed, in words; empty when it does not say."""
+        if self.job is not None and self.job.waited_in_vain:
+            return f"no spot instance came within MaxWaitSeconds ({self.job.secondary_status})"
+        return self.failure_reason
 
 
 def judge_failure(steps: tuple[StepResult, ...], failure_reason: str) -> tuple[str, str]:
@@ -121,14 +153,25 @@ def judge_failure(steps: tuple[StepResult, ...], failure_reason: str) -> tuple[s
     The gate is a step of its own: when it failed, both models were trained and neither was good enough,
     which is a result. Any other failed step is a failure.
     """
-    failed = [step for step in steps if step.status == STEP_FAILED]
+    failed = failed_steps(steps)
     gate = next((step for step in failed if step.name == GATE_STEP), None)
     if gate is not None and len(failed) == 1:
         return REJECTED_BY_GATE, gate.failure_reason or "no candidate is good enough"
     if not failed:
         return FAILED, failure_reason or "the pipeline failed without naming a step"
-    return FAILED, "; ".join(
-        f"step {step.name} failed: {step.failure_reason or 'no reason'}" for step in failed
+    return FAILED, "; ".join(f"step {step.name} failed: {step.ending or 'no reason'}" for step in failed)
+
+
+def failed_steps(steps: Iterable[StepResult]) -> tuple[StepResult, ...]:
+    """Return the steps that failed; one that was stopped has, when its job had waited in vain for instances.
+
+    Nobody stopped that one, whatever the pipeline calls it.
+    """
+    return tuple(
+        step
+        for step in steps
+        if step.status == STEP_FAILED
+        or (step.status == STEP_STOPPED and step.job is not None and step.job.waited_in_vain)
     )
 
 
@@ -144,9 +187,9 @@ def is_costless(steps: Iterable[StepResult]) -> bool:
     failed step must have got none, and no training may have come any further.
     """
     known = tuple(steps)
-    failed = [step for step in known if step.status == STEP_FAILED]
-    trained = [step for step in known if step.name in TRAINING_STEPS and step.status != STEP_FAILED]
-    return bool(failed) and not trained and all(lacked_instances(step.failure_reason) for step in failed)
+    failed = failed_steps(known)
+    trained = any(step.name in TRAINING_STEPS and step not in failed for step in known)
+    return bool(failed) and not trained and all(step.lacked_instances for step in failed)
 
 
 @dataclass(frozen=True)

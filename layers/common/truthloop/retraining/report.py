@@ -160,9 +160,14 @@ def _rules(decision: Mapping[str, Any]) -> Iterator[str]:
 
 def _cost(decision: Mapping[str, Any]) -> Iterator[str]:
     estimate = float(decision.get("estimatedUsd") or 0)
-    if estimate:
+    billed, saved = decision.get("billedUsd"), decision.get("spotSavingsPercent")
+    if billed is not None:
+        yield f"- the training was billed about {float(billed):,.2f} USD; {estimate:,.2f} were estimated"
+    elif estimate:
         started = bool(decision.get("pipelineExecutionArn"))
         yield f"- {'about' if started else 'a run would cost about'} {estimate:,.2f} USD"
+    if saved is not None:
+        yield f"- spot instances saved {float(saved):.0f} % of the training"
     spent = (decision.get("evidence") or {}).get("spentThisMonthUsd")
     if spent:
         yield f"- {float(spent):,.2f} USD were estimated for earlier runs of this month"

@@ -8,17 +8,22 @@ from truthloop.errors import PipelineStillRunning
 from truthloop.inputs import DecideInput
 from truthloop.names import evaluation_key
 from truthloop.ports import PipelineExecution, Ports
+from truthloop.retraining.bill import bill
 from truthloop.retraining.decision import (
     FAILED,
     PIPELINE_LIVE,
+    PIPELINE_SUCCEEDED,
+    STEP_STOPPED,
     STOPPED,
     SUCCEEDED,
     WAITED,
     Evaluation,
+    StepResult,
     is_costless,
     judge_failure,
 )
 from truthloop.serving.registry import PENDING
+from truthloop.steps.training_jobs import read_steps
 
 
 class PackageOutput(TypedDict):
@@ -30,8 +35,8 @@ class PackageOutput(TypedDict):
     accuracy: float | None
 
 
-class DecideOutput(TypedDict):
-    """The outcome of the run."""
+class Outcome(TypedDict):
+    """What the run came to."""
 
     outcome: str
     message: str
@@ -40,10 +45,18 @@ class DecideOutput(TypedDict):
     costless: bool
 
 
+class DecideOutput(Outcome):
+    """What the run came to, and what its training was billed."""
+
+    billedUsd: float | None
+    spotSavingsPercent: float | None
+
+
 def decide_run(event: object, ports: Ports) -> DecideOutput:
     """Decide the run by its pipeline execution's status, steps and evaluation.
 
-    A generation that only waited for an orphan has none: it says what it waited for and how that ended.
+    A generation that only waited for an orphan has none: it says what it waited for and how that ended. A run
+    that nobody stopped, though the pipeline calls it so because its spot instances never came, has failed.
 
     Raises
     ------
@@ -56,19 +69,28 @@ def decide_run(event: object, ports: Ports) -> DecideOutput:
     """
     given = DecideInput.parse(event)
     execution = _ended(given, ports)
+    steps = read_steps(execution.arn, ports.pipeline, ports.jobs)
+    found = _judge(given.generation, execution, steps, ports)
+    billed = bill(steps, ports.settings.policy)
+    return {**found, "billedUsd": billed.usd, "spotSavingsPercent": billed.spot_savings_percent}
+
+
+def _judge(
+    generation: str, execution: PipelineExecution, steps: tuple[StepResult, ...], ports: Ports
+) -> Outcome:
     record = ports.table.read()
     if record and record.waits_for and record.waits_for.pipeline_execution_arn == execution.arn:
         message = record.waits_for.ended(execution.status, execution.failure_reason, len(record.pending))
         return _without_models(WAITED, message)
-    if execution.status == "Succeeded":
-        return _succeeded(given.generation, execution, ports)
-    if execution.status == "Stopped":
+    if execution.status == PIPELINE_SUCCEEDED:
+        return _succeeded(generation, execution, steps, ports)
+    costless = is_costless(steps)
+    if execution.status == STEP_STOPPED and not costless:
         return _without_models(STOPPED, execution.failure_reason or "the pipeline execution was stopped")
-    steps = ports.pipeline.steps(execution.arn)
-    return _without_models(*judge_failure(steps, execution.failure_reason), costless=is_costless(steps))
+    return _without_models(*judge_failure(steps, execution.failure_reason), costless=costless)
 
 
-def _without_models(outcome: str, message: str, *, costless: bool = False) -> DecideOutput:
+def _without_models(outcome: str, message: str, *, costless: bool = False) -> Outcome:
     return {
         "outcome": outcome,
         "message": message,
@@ -88,12 +110,14 @@ def _ended(given: DecideInput, ports: Ports) -> PipelineExecution:
     return PipelineExecution(arn, given.status, given.failure_reason)
 
 
-def _succeeded(generation: str, execution: PipelineExecution, ports: Ports) -> DecideOutput:
+def _succeeded(
+    generation: str, execution: PipelineExecution, steps: tuple[StepResult, ...], ports: Ports
+) -> Outcome:
     key = evaluation_key(generation)
     evaluation = Evaluation.from_json(ports.objects.read(key), ports.objects.uri(key))
     packages: list[PackageOutput] = []
     approve: str | None = None
-    for step in ports.pipeline.steps(execution.arn):
+    for step in steps:
         if step.model_package_arn is None:
             continue
         package = ports.registry.describe(step.model_package_arn)

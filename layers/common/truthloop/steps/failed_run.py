@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from truthloop.errors import AwsRequestFailed, DatasetInvalid, ObjectMissing, PipelineNotFound
 from truthloop.names import dataset_prefix
-from truthloop.ports import Objects, Pipeline
+from truthloop.ports import Jobs, Objects, Pipeline
 from truthloop.retraining.claim import LastRun
-from truthloop.retraining.decision import STEP_FAILED, is_costless
+from truthloop.retraining.decision import STEP_FAILED, STEP_STOPPED, failed_steps, is_costless
 from truthloop.retraining.evidence import Failure
+from truthloop.steps.training_jobs import read_steps
 from truthloop.versions.labels import Statement
 
 _UNKNOWN = "Unknown"
@@ -25,20 +26,20 @@ class News:
     waiting: int
 
 
-def read_failure(run: LastRun, pipeline: Pipeline) -> Failure:
+def read_failure(run: LastRun, pipeline: Pipeline, jobs: Jobs) -> Failure:
     """Say how a run ended that did not train; its reason serves people, so it may stay unknown."""
     arn = run.pipeline_execution_arn
     try:
         execution = pipeline.describe(arn)
     except (PipelineNotFound, AwsRequestFailed) as error:
         return Failure(_UNKNOWN, str(error))
-    if execution.status != STEP_FAILED:
+    if execution.status not in (STEP_FAILED, STEP_STOPPED):
         return Failure(execution.status, execution.failure_reason)
     try:
-        steps = pipeline.steps(arn)
+        steps = read_steps(arn, pipeline, jobs)
     except (PipelineNotFound, AwsRequestFailed) as error:
         return Failure(execution.status, execution.failure_reason or str(error))
-    reasons = [step.failure_reason for step in steps if step.status == STEP_FAILED and step.failure_reason]
+    reasons = [step.ending for step in failed_steps(steps) if step.ending]
     return Failure(execution.status, "; ".join(reasons) or execution.failure_reason, is_costless(steps))
 
 

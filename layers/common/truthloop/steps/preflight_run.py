@@ -103,7 +103,7 @@ def _gather(record: GenerationRecord, settings: PolicySettings, now: datetime, p
         last_run_trained=trained,
         last_failure=None
         if trained or not record.last_run
-        else read_failure(record.last_run, ports.pipeline),
+        else read_failure(record.last_run, ports.pipeline, ports.jobs),
         waiting_per_label=changed(fold.before, fold.waiting),
         conflicts=tuple(islice(sorted(fold.conflicts), CONFLICTS_SHOWN)),
         conflict_count=len(fold.conflicts),

@@ -106,6 +106,12 @@ def release_run(event: object, ports: Ports) -> ReleaseOutput:
     if outcome == FAILED and run is not None:
         costless = given.decision is not None and given.decision.costless
         decision = replace(decision, costless=costless, trained=succeeded)
+    if given.decision is not None:
+        decision = replace(
+            decision,
+            billed_usd=given.decision.billed_usd,
+            spot_savings_percent=given.decision.spot_savings_percent,
+        )
     told = _told(decision)
     try:
         ports.table.release(record, decision, run, trained=outcome in TRAINED or succeeded)
