@@ -5,7 +5,7 @@ address (:mod:`local.sagemaker.hosts`); FastFile channels are copied before the 
 channels are; checkpoints are uploaded once a second; network isolation takes away only credentials.
 A spot instance is taken away only when :mod:`local.sagemaker.spot` says so, and then as soon as the job has
 shown that it is under way: by the first metric that the request defines, or the first line where it defines
-none.
+none. A spot job waits for instances only when it says that there are none.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ import json
 import re
 import shutil
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from local.sagemaker.data_channels import ALL, ContinuousUpload, Share, is_empty, pack
 from local.sagemaker.errors import UnsupportedOperation, ValidationError
 from local.sagemaker.hosts import INTERFACE, Host, MeetingPoint, addresses
-from local.sagemaker.jobs import Exit, Job, Start, algorithm_error, read_message, seconds_between, start_once
+from local.sagemaker.jobs import (
+    Exit,
+    Job,
+    Start,
+    StopRequestedError,
+    algorithm_error,
+    read_message,
+    seconds_between,
+    start_once,
+)
 from local.sagemaker.state import Params, SageMaker, now, tags_of
 
 _MESSAGES = {
@@ -132,6 +141,8 @@ class TrainingJob(Job):
 
     def run_containers(self) -> Exit:
         """Run the containers, on other instances whenever a spot instance was taken away."""
+        if self._spot and not self.sagemaker.spot.has(self.body["ResourceConfig"].get("InstanceType", "")):
+            self._wait_in_vain()
         while True:
             end = super().run_containers()
             self._count_training()
@@ -139,6 +150,15 @@ class TrainingJob(Job):
             if not self._reclaimed or self.stop_requested.is_set() or self.timed_out or end.code == 0:
                 return end
             self._change_instances()
+
+    def _wait_in_vain(self) -> NoReturn:
+        """Wait for instances that never come, until the time to wait is over."""
+        end = self._created + float(self.body["StoppingCondition"]["MaxWaitTimeInSeconds"])
+        while time.monotonic() <= end and not self.sagemaker.aws.stopping.is_set():
+            if self.stop_requested.wait(0.1):
+                raise StopRequestedError
+        self.timed_out = True
+        raise StopRequestedError
 
     def _change_instances(self) -> None:
         """Keep the checkpoints and lose all the rest: one instance that is gone ends the job on all."""

@@ -52,6 +52,7 @@ def server() -> Iterator[LocalServer]:
                 [str(ROOT / "tests/local/fixtures/images"), str(ROOT / "containers")]
             ),
             "TRUTHLOOP_STOP_GRACE_SECONDS": "1",
+            "TRUTHLOOP_SPOT_SCARCE": "ml.p3.16xlarge",
         },
         stdout=subprocess.PIPE,
         text=True,

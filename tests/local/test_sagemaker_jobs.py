@@ -23,6 +23,7 @@ from tests.local.sagemaker_driver import (
     unique,
     wait_until,
 )
+from truthloop.aws.jobs import SageMakerJobs
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +275,30 @@ def test_a_spot_job_that_waits_too_long_is_stopped(aws: Driver) -> None:
     limits = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
     job = aws.train(**spot(HyperParameters={"seconds": "60"}, StoppingCondition=limits))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+
+
+def test_a_spot_job_whose_instances_never_come_waits_in_vain_and_costs_nothing(aws: Driver) -> None:
+    request = spot(
+        ResourceConfig={**RESOURCES, "InstanceType": "ml.p3.16xlarge"},
+        StoppingCondition={"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1},
+    )
+    said = aws.train(**request)
+    phases = [each["Status"] for each in said["SecondaryStatusTransitions"]]
+    assert phases == ["Starting", "MaxWaitTimeExceeded"]
+    assert not {"TrainingStartTime", "TrainingTimeInSeconds", "BillableTimeInSeconds"} & set(said)
+    # and the loop's own reader sees it so
+    job = SageMakerJobs(aws.sagemaker).describe_training(said["TrainingJobName"])
+    assert job.waited_in_vain
+    assert not job.had_instances
+
+
+def test_a_job_that_waits_for_instances_can_be_stopped(aws: Driver) -> None:
+    scarce = {**RESOURCES, "InstanceType": "ml.p3.16xlarge"}
+    name = aws.train(wait=False, **spot(ResourceConfig=scarce))["TrainingJobName"]
+    aws.sagemaker.stop_training_job(TrainingJobName=name)
+    job = aws.trained(name)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert not SageMakerJobs(aws.sagemaker).describe_training(name).waited_in_vain
 
 
 def test_a_fast_file_channel_is_a_prefix_and_lies_there_as_files(aws: Driver) -> None:
