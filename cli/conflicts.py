@@ -18,7 +18,7 @@ from cli.stack import Stack
 from truthloop.aws.objects import S3Objects
 from truthloop.names import digest
 from truthloop.retraining.claim import IDLE, GenerationRecord
-from truthloop.settings import INBOX_PREFIX, POLICY
+from truthloop.settings import INBOX_PREFIX
 from truthloop.steps.evidence import fold_labels
 from truthloop.steps.ingest_ground_truth import KnownLabels
 from truthloop.uploads.door import IMAGE_ID, Judge, Rejection, SourceObject
@@ -68,9 +68,7 @@ def run(stack: Stack, given: argparse.Namespace, console: Console) -> int:
 
 def read(stack: Stack) -> list[dict[str, Any]]:
     """Return the conflicts as the next run would see them, by inference id: the preflight's own fold."""
-    function = f"{stack.name}-preflight-run"
-    configured = stack.client("lambda").get_function_configuration(FunctionName=function)
-    ports = stack.ports({POLICY: configured["Environment"]["Variables"][POLICY]})
+    ports = stack.deciding_ports()
     ports.objects = _ReadOnly(stack.client("s3"), stack.outputs["DataBucketName"])
     fold = fold_labels(ports, ports.table.read() or _NOTHING_YET, ports.now())
     return [

@@ -16,6 +16,7 @@ from cli.errors import MissingError
 from cli.output import counted, print_json
 from cli.reingest import missed
 from cli.stack import Stack
+from truthloop.errors import SettingsError
 from truthloop.times import from_iso, to_iso
 
 HEALTHY = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
@@ -52,7 +53,7 @@ def examine(stack: Stack) -> list[Finding]:
     for name, look in CHECKS.items():
         try:
             findings.append(Finding(name, True, look(stack, outputs)))
-        except (ClientError, BotoCoreError, MissingError) as error:
+        except (ClientError, BotoCoreError, MissingError, SettingsError) as error:
             findings.append(Finding(name, False, str(error)))
     return findings
 
@@ -62,6 +63,14 @@ def _bucket(stack: Stack, outputs: dict[str, str]) -> str:
     listed = stack.client("s3").list_objects_v2(Bucket=bucket, Prefix="base/", MaxKeys=1)
     base = "base set there" if listed.get("KeyCount") else "no base set yet: put it under base/"
     return f"{bucket}: {base}"
+
+
+def _settings(stack: Stack, _: dict[str, str]) -> str:
+    """Read the policy as the functions do: CloudFormation cannot compare one parameter with another."""
+    policy = stack.deciding_ports().settings.policy
+    spot = " (spot)" if policy.use_spot_training else ""
+    instances = f"{policy.training_instance_count} × {policy.training_instance_type}{spot}"
+    return f"{instances}, {policy.approval} approval"
 
 
 def _inbox(stack: Stack, outputs: dict[str, str]) -> str:
@@ -121,6 +130,7 @@ def _alarm(stack: Stack, outputs: dict[str, str]) -> str:
 
 
 CHECKS: dict[str, Callable[[Stack, dict[str, str]], str]] = {
+    "settings": _settings,
     "data bucket": _bucket,
     "inbox": _inbox,
     "loop table": _table,

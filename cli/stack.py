@@ -40,6 +40,7 @@ from truthloop.settings import (
     LOOP_TABLE_NAME,
     MODEL_PACKAGE_GROUP_NAME,
     PIPELINE_NAME,
+    POLICY,
     Settings,
 )
 from truthloop.wiring import Wiring
@@ -116,6 +117,12 @@ class Stack:
                 "Truthloop stack (name another with --stack or TRUTHLOOP_STACK) or its deployment failed"
             )
         return found
+
+    def deciding_ports(self) -> Wiring:
+        """Return the adapters with the policy that the preflight function decides by."""
+        function = f"{self.name}-preflight-run"
+        configured = self.client("lambda").get_function_configuration(FunctionName=function)
+        return self.ports({POLICY: configured["Environment"]["Variables"][POLICY]})
 
     def physical_id(self, resource: str) -> str:
         """Return the physical id of a resource of the stack, by its name in the template."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import boto3
 import pytest
 
 from local.ports import free_port
-from tests.handlers.conftest import clients, moto_url, world  # noqa: F401 - fixtures
+from tests.handlers.conftest import POLICY, clients, moto_url, world  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +49,24 @@ def template(outputs: dict[str, str]) -> str:
             "Outputs": {name: {"Value": value} for name, value in outputs.items()},
         }
     )
+
+
+def deploy_preflight(clients: Callable[[str], Any], policy: dict[str, Any]) -> None:  # noqa: F811
+    """Deploy the function whose settings the commands read, or change them."""
+    function = {
+        "FunctionName": "truthloop-preflight-run",
+        "Environment": {"Variables": {"POLICY": json.dumps(policy)}},
+    }
+    try:
+        clients("lambda").update_function_configuration(**function)
+    except clients("lambda").exceptions.ResourceNotFoundException:
+        role = clients("iam").create_role(RoleName="truthloop", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as files:
+            files.writestr("app.py", "")
+        clients("lambda").create_function(
+            Runtime="python3.13", Role=role, Handler="app.f", Code={"ZipFile": archive.getvalue()}, **function
+        )
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +157,7 @@ def stack(aws: Callable[[str], Any]) -> str:
         Statistic="Minimum",
         Threshold=0.85,
     )
+    deploy_preflight(aws, POLICY)
     return "truthloop"
 
 

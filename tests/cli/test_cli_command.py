@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from boto3.dynamodb.types import TypeSerializer
 
+from tests.cli.conftest import deploy_preflight
+from tests.handlers.conftest import POLICY
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Clients = Callable[[str], Any]
 
@@ -61,6 +64,7 @@ def test_doctor_finds_everything_but_the_endpoint_that_comes_later(truthloop: Co
     assert "✗" not in done.stdout
     assert "no base set yet" in done.stdout
     assert "not there yet" in done.stdout
+    assert "1 × ml.p3.8xlarge, manual approval" in done.stdout
 
 
 def test_shows_decisions_newest_first(truthloop: Command, aws: Clients, stack: str) -> None:
@@ -234,10 +238,12 @@ def test_a_call_that_fails_names_it(truthloop: Command, aws: Clients, stack: str
 
 def test_doctor_names_what_is_missing(truthloop: Command, aws: Clients, stack: str) -> None:
     aws("cloudwatch").delete_alarms(AlarmNames=["truthloop-accuracy"])
+    deploy_preflight(aws, {**POLICY, "useSpotTraining": "true", "maxWaitSeconds": 3600})
 
     done = truthloop("doctor", "--json")
 
     assert done.returncode == 1
     bad = {item["name"]: item["detail"] for item in json.loads(done.stdout) if not item["ok"]}
-    assert set(bad) == {"loop table", "accuracy alarm"}
+    assert set(bad) == {"settings", "loop table", "accuracy alarm"}
+    assert "raise the parameter MaxWaitSeconds" in bad["settings"]
     assert "does not exist" in bad["accuracy alarm"]

@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cli.__main__ import main
 from cli.bucket import Bucket
 from cli.forget import forgotten_key
 from cli.stack import OUTPUTS, Stack
-from tests.cli.conftest import template
+from tests.cli.conftest import deploy_preflight, template
 from tests.handlers.conftest import (
     _LOADED,
     BUCKET,
@@ -27,7 +26,6 @@ from tests.handlers.conftest import (
     GROUP,
     PIPELINE,
     POLICY,
-    ROLE,
     TABLE,
     World,
     batch,
@@ -410,23 +408,6 @@ def deployed(loop: Loop, clients: Any) -> Loop:
     """The preflight function, whose settings say how disagreements are resolved."""
     deploy_preflight(clients, POLICY)
     return loop
-
-
-def deploy_preflight(clients: Any, policy: dict[str, Any]) -> None:
-    function = {
-        "FunctionName": "truthloop-preflight-run",
-        "Environment": {"Variables": {"POLICY": json.dumps(policy)}},
-    }
-    try:
-        clients("lambda").update_function_configuration(**function)
-    except clients("lambda").exceptions.ResourceNotFoundException:
-        clients("iam").create_role(RoleName="truthloop", AssumeRolePolicyDocument="{}")
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, "w") as files:
-            files.writestr("app.py", "")
-        clients("lambda").create_function(
-            Runtime="python3.13", Role=ROLE, Handler="app.f", Code={"ZipFile": archive.getvalue()}, **function
-        )
 
 
 def test_no_disagreement_says_so(deployed: Loop) -> None:
