@@ -449,24 +449,24 @@ class Cloud:
             "models": {"champion": None, "old": {"accuracy": 0.9}, "new": {"accuracy": 0.97}},
             "recommendation": {"candidate": "new", "reason": "new gains 0.07"},
         })  # fmt: skip
+        run.steps = [self._trained("Old"), self._trained("New")]
         for candidate in ("old", "new"):
             arn = self.world.register(run.name, candidate, labelsUri=f"s3://{BUCKET}/{place}/labels.json")
             run.steps.append({
                 "StepName": f"Register{candidate.title()}", "StepStatus": "Succeeded",
-        run.steps = [self._trained("Old"), self._trained("New")]
                 "Metadata": {"RegisterModel": {"Arn": arn}},
             })  # fmt: skip
         run.status = "Succeeded"
 
-    def _run(self, arn: str) -> Run:
-        for run in self.runs:
-            if run.arn == arn:
-                return run
     def _trained(self, candidate: str, status: str = "Succeeded") -> Json:
         arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/pipelines-x-Train{candidate}-y"
         job = {"TrainingJob": {"Arn": arn}}
         return {"StepName": f"Train{candidate}", "StepStatus": status, "Metadata": job}
 
+    def _run(self, arn: str) -> Run:
+        for run in self.runs:
+            if run.arn == arn:
+                return run
         raise Refused("ResourceNotFound")
 
     def _began(self, run: Run) -> datetime:
