@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 
 import torch
@@ -38,8 +39,28 @@ def _try(subject: Subject, shape: ModelShape, when: str, otherwise: str = "") ->
         _build(subject, shape)
     except Exception as error:
         broken = of_error(error, subject.file)
-        advice = f"{broken.advice} Or {otherwise}." if otherwise else broken.advice
+        advice = _of_values(subject, error) or broken.advice
+        advice = f"{advice} Or {otherwise}." if otherwise else advice
         raise BrokenPromiseError(f"{when}: {broken.found}", broken.expected, advice) from error
+
+
+def _of_values(subject: Subject, error: Exception) -> str:
+    """Return what to do about an error that comes from a hyperparameter's name or type, if it does."""
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    if isinstance(error, KeyError) and "values" in line:
+        known = ", ".join(subject.values) or "nothing"
+        return f"values has {known}: name what else may be set in hyperparameters()."
+    if not isinstance(error, TypeError):
+        return ""
+    texts = [
+        name for name, value in subject.values.items() if str(value).isdigit() and isinstance(value, str)
+    ]
+    if texts:
+        return f'what a Choice offers comes as a text: int(values["{texts[0]}"]).'
+    broken = [name for name, value in subject.values.items() if isinstance(value, float)]
+    if broken and "float" in str(error):
+        return f"{broken[0]} comes as a float: Hyperparameter({broken[0]!r}, …, whole=True) makes it an int."
+    return ""
 
 
 def _build(subject: Subject, shape: ModelShape) -> None:
@@ -72,6 +93,7 @@ def _build(subject: Subject, shape: ModelShape) -> None:
             "No parameter learns.", "at least one that requires a gradient.", "do not freeze all of them."
         )
     _has_head(model, shape)
+    _knows_its_layers(model)
     artifact.weights_of(model)
     images = subject.images(2, shape)
     with torch.inference_mode():
@@ -91,13 +113,32 @@ def _has_head(model: nn.Module, shape: ModelShape) -> None:
         linear = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
         last = f"; its last nn.Linear is model.{linear[-1]}" if linear else ""
         found = ("missing" if head is None else f"a {type(head).__name__}") + last
-        advice = f"call the last layer head: {advice}."
+        advice = (
+            f"call the last layer head: {advice}. A model from a library goes without its own "
+            "(num_classes=0, or fc = nn.Identity()) into a module of yours that puts head after it."
+        )
     raise BrokenPromiseError(
         f"model.head is {found}.",
         f"an nn.Linear with a row for each of the {shape.classes} classes: by its rows weights are carried "
         "over to another set of labels.",
         advice,
     )
+
+
+def _knows_its_layers(model: nn.Module) -> None:
+    known = set(model.modules())
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value
+            if name.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            if any(isinstance(each, nn.Module) and each not in known for each in held):
+                where = f"{path}.{name}" if path else name
+                raise BrokenPromiseError(
+                    f"{where} is a {type(value).__name__} of layers, which torch does not look into.",
+                    "layers that the model knows: else they are not trained, kept or moved to a GPU.",
+                    f"make it an nn.ModuleList or nn.ModuleDict: self.{name} = nn.ModuleList([…]).",
+                )
 
 
 def settings(subject: Subject) -> str:

@@ -20,6 +20,10 @@ from models.interface import Choice, Hyperparameter, Preferences, Transforms
 FOLDER = Path(__file__).parents[1] / "architectures"
 OPTIONAL = ("hyperparameters", "transforms", "PREFERENCES")
 LIMIT_NOISE = 1024
+_A_TUPLE = "a tuple of models.interface.Hyperparameter and Choice."
+_FOR_EXAMPLE = (
+    'for example (Hyperparameter("width", 64, 8, 1024, whole=True),): mind the comma of a single one.'
+)
 IMAGE_SIZES = range(8, 1025)
 """What a job's ``image_size`` may be."""
 
@@ -147,14 +151,19 @@ def _preferences(architecture: Architecture) -> None:
 
 def hyperparameters(architecture: Architecture) -> str:
     """Check what may be set about the model; return it in words."""
-    found = architecture.hyperparameters()
+    try:
+        found = architecture.hyperparameters()
+    except TypeError as error:
+        raise BrokenPromiseError(
+            f"hyperparameters() does not return a tuple ({error}).", _A_TUPLE, _FOR_EXAMPLE
+        ) from error
     words = []
     for each in found:
         if not isinstance(each, Hyperparameter | Choice):
             raise BrokenPromiseError(
                 f"hyperparameters() returns {each!r}.",
-                "a tuple of models.interface.Hyperparameter and Choice.",
-                'for example (Hyperparameter("width", 64, 8, 1024, whole=True),).',
+                _A_TUPLE,
+                _FOR_EXAMPLE,
             )
         if not NAME.fullmatch(each.name):
             raise BrokenPromiseError(
@@ -180,6 +189,14 @@ def values(subject: Subject) -> str:
 
 
 def _number(each: Hyperparameter) -> str:
+    for which in ("default", "low", "high"):
+        value: object = getattr(each, which)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BrokenPromiseError(
+                f"{each.name} has the {which} {value!r}, a {type(value).__name__}.",
+                "a number.",
+                "write it without quotes, or offer words: Choice(name, (…)).",
+            )
     ordered = all(math.isfinite(value) for value in (each.low, each.default, each.high))
     if not ordered or not each.low <= each.default <= each.high:
         raise BrokenPromiseError(
@@ -198,11 +215,13 @@ def _number(each: Hyperparameter) -> str:
 
 def _choice(each: Choice) -> str:
     options = each.options
-    if isinstance(options, str) or len(set(options)) < 2 or not all(isinstance(one, str) for one in options):
+    listed = isinstance(options, tuple | list)
+    if not listed or len(set(options)) < 2 or not all(isinstance(one, str) for one in options):
         raise BrokenPromiseError(
             f"{each.name} can be chosen from {options!r}.",
             "a tuple of at least two different texts, the default first.",
-            'for example Choice("pooling", ("mean", "max")).',
+            'for example Choice("pooling", ("mean", "max")); of numbers, write texts and take '
+            f'int(values["{each.name}"]) in build, or use a Hyperparameter.',
         )
     return f"{each.name} = {options[0]} (or {', '.join(options[1:])})"
 

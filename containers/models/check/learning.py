@@ -21,7 +21,7 @@ GUESSED = 0.05
 GUESSING = math.log(CLASSES)
 """The loss of a model that does not look at the picture."""
 LOTTERIES = 10
-"""Steps without numbers, to meet a layer that is left out now and then."""
+"""Steps, to meet a layer that is left out now and then."""
 HALF_LIMIT = 65_504
 """The greatest number of fp16."""
 FORWARDS = "forwards only: backwards, fp16 takes a CPU minutes for a model of this size"
@@ -66,25 +66,29 @@ def _all_learn(without: list[str]) -> None:
         raise BrokenPromiseError(
             f"{', '.join(without[:5])}{' and more' if len(without) > 5 else ''}: no gradient.",
             "a gradient for each of them in every step: GPUs that train together wait for it.",
-            "remove what forward does not use, or freeze it: parameter.requires_grad = False. What is left "
-            "out at random (stochastic depth) is multiplied by zero, not passed over.",
+            "remove what forward does not use, or freeze it: parameter.requires_grad = False. See whether "
+            ".detach() or torch.no_grad() cuts them off. What is left out at random (stochastic depth) is "
+            "multiplied by zero, not passed over.",
         )
 
 
 def _none_now_and_then(subject: Subject) -> None:
-    """Look for layers that are left out at random, in steps without numbers: they cost next to nothing.
+    """Look for layers that are left out at random; for a large model without numbers, which costs little.
 
-    What is left out in every one of them is a matter of that device: real steps have met it.
+    What has no gradient in any of the steps is a matter of that device: real steps have met it.
     """
-    model, images = subject.fresh().train().to("meta"), subject.batch[:2].to("meta")
+    device = torch.device("meta" if subject.large else "cpu")
+    model, images = subject.fresh().train().to(device), subject.batch[:2].to(device)
     found: list[list[str]] = []
     for seed in range(LOTTERIES):
         model.zero_grad(set_to_none=True)
         torch.manual_seed(seed)
         try:
-            model(images).sum().backward()
-        except Exception:  # it looks at numbers, say; the real steps of `learns` must do
-            return
+            model(images.clone()).sum().backward()
+        except Exception:
+            if subject.large:  # it looks at numbers, say; the real steps of `learns` must do
+                return
+            raise
         found.append(_without(model))
     always = set.intersection(*map(set, found))
     for without in found:

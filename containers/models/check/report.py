@@ -68,6 +68,10 @@ _OWN_TYPE = (
     "make no float32 tensor of your own in forward: use x.new_zeros(…), or register it as a buffer, which "
     "goes along when the model changes its precision."
 )
+_OWN_DEVICE = (
+    'leave out .cuda() and device="cuda": the loop moves the model to the GPU, and what forward makes goes '
+    "to the device of its input (device=x.device)."
+)
 _TOO_SMALL = (
     "take less away from a small shape.image_size, or say what size the model is made for: "
     "PREFERENCES = Preferences(image_size=…)."
@@ -82,14 +86,29 @@ _ADVICE = (
         "the images have Python, torch, numpy, Pillow and safetensors: do without the module, or add it to "
         "requirements.in of containers/training and containers/inference and run `make lock`.",
     ),
-    ("channels, but got", "the first layer must take shape.channels."),
+    (
+        "channels, but got",
+        "the first layer must take shape.channels; images come as (n, channels, height, width).",
+    ),
     ("mat1 and mat2 shapes", "pool to a fixed size before that layer (nn.AdaptiveAvgPool2d)."),
     ("must match the size", "derive every size from shape: classes, image_size and channels vary."),
     ("greater than actual input size", _TOO_SMALL),
     ("Output size is too small", _TOO_SMALL),
     (
         "Expected more than 1 value per channel",
-        "batch normalisation sees one value per channel here: pool after it, or use nn.LayerNorm.",
+        "batch normalisation sees one value per channel here: pool after it, use nn.LayerNorm, and leave "
+        "track_running_stats on, or it fails for a single image in service.",
+    ),
+    ("CUDA", _OWN_DEVICE),
+    ("NVIDIA driver", _OWN_DEVICE),
+    ("does not require grad", "leave torch.no_grad(), inference_mode and .detach() out of forward."),
+    ("before Module.__init__", "begin __init__ with super().__init__()."),
+    ("ModelShape", "take shape.classes, shape.image_size and shape.channels: shape has nothing else."),
+    ("'dict' object has no attribute", 'values is a dict: values["width"], for example.'),
+    (
+        "No such file",
+        "leave the file out: nothing but the weights beside yours, <its name>.safetensors, comes along into "
+        "the images, and the loop loads them itself.",
     ),
     ("same dtype", _OWN_TYPE),
     ("expected scalar type", _OWN_TYPE),
