@@ -171,6 +171,23 @@ def test_the_shipped_models_keep_their_promises(name: str, capsys: pytest.Captur
     assert re.search(r"convnet.py|convmixer.py: (\d+) of \1 hold", told)
 
 
+def test_a_terminal_shows_what_is_being_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("import nothing_of_the_kind\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert command.main([str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert "… The file can be imported on its own\r\x1b[K✗ The file can be imported on its own\n" in shown
+    assert re.search(r"1 of 24 hold, 1 do not, 22 could not be checked \(\d+ s\)\n$", shown)
+
+
+def test_what_took_long_says_so() -> None:
+    assert str(Finding("It learns", True, seconds=3.4)) == "✓ It learns (3 s)"
+    assert str(Finding("It learns", True, seconds=0.4)) == "✓ It learns"
+
+
 def test_hyperparameters_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     file = CONTAINERS / "models/architectures/convmixer.py"
     assert command.main([str(file), "--shape", "2x8x1", "--set", "width=9", "--set", "depth=1000"]) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from models.check.definition import IMAGE_SIZES
 from models.check.kit import DEFAULT_SHAPE, inspect
+from models.check.report import Finding
 from models.interface import ModelShape
 
 _SHAPE = re.compile(r"(\d+)x(\d+)x([13])")
@@ -33,6 +34,18 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}: say name=value")
     return name, value
+
+
+def _begin(title: str) -> None:
+    """Show on a terminal what is being looked at; its finding takes the line's place."""
+    if sys.stdout.isatty():
+        print(f"… {title}", end="", flush=True)
+
+
+def _tell(finding: Finding) -> None:
+    if sys.stdout.isatty():
+        print("\r\x1b[K", end="")
+    print(finding, flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +73,7 @@ def main(arguments: list[str]) -> int:
         print(f"{asked.file} is no file", file=sys.stderr)
         return 2
     began = time.perf_counter()
-    found = inspect(asked.file, asked.shape, dict(asked.given), lambda finding: print(finding, flush=True))
+    found = inspect(asked.file, asked.shape, dict(asked.given), _tell, _begin)
     broken = sum(finding.kept is False for finding in found)
     unknown = sum(finding.kept is None for finding in found)
     print(f"\n{asked.file}: {len(found) - broken - unknown} of {len(found)} hold", end="")

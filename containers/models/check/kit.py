@@ -112,7 +112,7 @@ class _Kit:
         ]
 
 
-def _quietly(_: Finding) -> None:
+def _quietly(_: object) -> None:
     pass
 
 
@@ -121,6 +121,7 @@ def inspect(
     shape: ModelShape = DEFAULT_SHAPE,
     given: Values | None = None,
     tell: Callable[[Finding], None] = _quietly,
+    begin: Callable[[str], None] = _quietly,
 ) -> list[Finding]:
     """Check a file.
 
@@ -134,7 +135,9 @@ def inspect(
         Hyperparameters that are not to have their defaults.
     tell
         Is told each finding as soon as it is there.
+    begin
+        Is told the title of each check that begins.
     """
     file = file.resolve()
     with laid_out(file):
-        return run(_Kit(file, shape, given or {}).checks(), file, tell)
+        return run(_Kit(file, shape, given or {}).checks(), file, tell, begin)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import ContainerError
@@ -37,17 +38,21 @@ class Finding:
         What is worth knowing although nothing is wrong.
     broken
         What is wrong, when something is.
+    seconds
+        That it took to find out.
     """
 
     title: str
     kept: bool | None
     note: str = ""
     broken: BrokenPromiseError | None = None
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         """Return it as lines of text."""
         sign = {True: "✓", False: "✗", None: "–"}[self.kept]
-        lines = [f"{sign} {self.title}"]
+        took = f" ({self.seconds:.0f} s)" if self.kept and self.seconds >= 1 else ""
+        lines = [f"{sign} {self.title}{took}"]
         if self.note:
             lines += _indented("", self.note)
         if self.broken:
@@ -159,18 +164,23 @@ class Check:
     needs: tuple[str, ...] = ()
 
 
-def run(checks: Sequence[Check], file: Path, tell: Callable[[Finding], None]) -> list[Finding]:
-    """Run the checks in their order and tell each finding at once."""
+def run(
+    checks: Sequence[Check], file: Path, tell: Callable[[Finding], None], begin: Callable[[str], None]
+) -> list[Finding]:
+    """Run the checks in their order; tell the title of each as it begins, and each finding at once."""
     found: dict[str, Finding] = {}
     for check in checks:
         missing = [found[name] for name in check.needs if found[name].kept is not True]
         if missing:
             finding = Finding(check.title, None, f"not checked, since this does not hold: {missing[0].title}")
         else:
+            begin(check.title)
+            began = time.perf_counter()
             try:
                 finding = Finding(check.title, True, check.run())
             except Exception as error:  # whatever a model's file raises is what we are here to tell
                 finding = Finding(check.title, False, broken=of_error(error, file))
+            finding = replace(finding, seconds=time.perf_counter() - began)
         found[check.name] = finding
         tell(finding)
     return list(found.values())
