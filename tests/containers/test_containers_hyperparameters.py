@@ -25,6 +25,7 @@ from tests.containers.test_containers_learning import (
     SIZE,
     Plain,
     assert_same,
+    interrupted_after,
     learn,
     metrics_of,
     plain,
@@ -34,6 +35,7 @@ from tests.containers.test_containers_learning import _restored as _restored  # 
 from tests.containers.test_containers_learning import examples as examples  # a fixture
 from tests.containers.test_containers_training import Ranks
 from training import train, trainer
+from training.sampler import Sampler
 from training.settings import Settings
 from training.trainer import Examples
 
@@ -105,6 +107,24 @@ def test_dropout_is_on_in_every_epoch_though_the_same_model_is_measured_in_betwe
     assert modes == [True, True, False] * 2
 
 
+def test_the_best_model_is_kept_though_the_run_is_interrupted_after_it(
+    tmp_path: Path, examples: Examples, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a run that gains nothing any more after some epoch
+    caplog.set_level(logging.INFO)
+    asked = replace(BASE, epochs=40, patience=2, learning_rate=0.05)
+    expected = learn(plain(), examples, asked)
+    measured = [line["validation_accuracy"] for line in metrics_of(caplog, "validation")]
+    best = measured.index(max(measured)) + 1
+    assert best + 2 == len(measured)
+    # When it is stopped in the epoch after that, and goes on
+    per_epoch = Sampler(200, asked.batch_size, asked.seed).steps_per_epoch
+    with pytest.raises(SystemExit):
+        learn(plain(), examples, asked, tmp_path, interrupted_after(best * per_epoch + 2))
+    # Then
+    assert_same(learn(plain(), examples, asked, tmp_path), expected)
+
+
 # -- jobs in this process ----------------------------------------------------------------------------------
 
 
@@ -136,7 +156,6 @@ def test_a_checkpoint_of_other_data_or_other_settings_is_not_gone_on_from(
     assert some[0].label != some[1].label
     assert not goes_on(relabelled)
     assert not goes_on(some, learning_rate="0.01")
-    assert not goes_on(some, class_weights='{"3": 2}')
     assert not goes_on(some, patience="1", validation_share="0.2")
     assert not goes_on(some, patience="1", validation_share="0.3")
 
