@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.sagemaker_driver import PROBE, ROLE, Driver, unique, wait_until
+from tests.local.sagemaker_driver import PROBE, RESOURCES, ROLE, Driver, unique, wait_until
+from truthloop.aws.jobs import SageMakerJobs
+from truthloop.aws.pipeline import SageMakerPipeline
+from truthloop.retraining.decision import is_costless, judge_failure
+from truthloop.steps.training_jobs import read_steps
 
 Json = dict[str, Any]
 
@@ -325,6 +329,31 @@ def test_a_stopped_execution_stops_its_jobs(aws: Driver) -> None:
     assert steps["Long"]["StepStatus"] == "Stopped"
     with pytest.raises(ClientError, match="is in status Stopped"):
         aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=uuid.uuid4().hex)
+
+
+def test_the_loop_tells_spot_jobs_that_waited_in_vain_from_one_that_trained(aws: Driver) -> None:
+    def spot(name: str, instance_type: str) -> Json:
+        step = training(aws, name)
+        step["Arguments"] |= {
+            "EnableManagedSpotTraining": True,
+            "StoppingCondition": {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1},
+            "ResourceConfig": {**RESOURCES, "InstanceType": instance_type},
+        }
+        return step
+
+    def costless(other: Json) -> tuple[bool, str]:
+        name = create(aws, definition(spot("TrainOld", "ml.p3.16xlarge"), other))
+        arn = start(aws, name)
+        assert ended(aws, arn)["PipelineExecutionStatus"] == "Failed"
+        steps = read_steps(arn, SageMakerPipeline(aws.sagemaker, name), SageMakerJobs(aws.sagemaker))
+        return is_costless(steps), judge_failure(steps, "")[1]
+
+    vain, told = costless(spot("TrainNew", "ml.p3.16xlarge"))  # there are none: conftest.py
+    assert vain
+    assert told.count("no spot instance came within MaxWaitSeconds") == 2
+    trained, told = costless(training(aws, "TrainNew"))
+    assert not trained
+    assert told.count("no spot instance came within MaxWaitSeconds") == 1
 
 
 def test_steps_run_side_by_side_up_to_the_limit(aws: Driver) -> None:
