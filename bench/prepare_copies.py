@@ -43,7 +43,7 @@ def main(every: int) -> None:
     began = time.process_time()
     pairs = links(np.stack([describe(picture) for picture in pictures]), confirm)
     seconds = time.process_time() - began
-    firsts, _ = first_of(len(pictures), pairs, [False] * len(pictures))
+    firsts = first_of(len(pictures), pairs)
     print(f"{len(pictures):,} pictures, {seconds:.1f} s CPU, {1e3 * seconds / len(pictures):.2f} ms each")
     wrong = sum(one % count != other % count for one, other in pairs.tolist())
     print(f"different digits taken for one: {wrong}")

@@ -298,11 +298,11 @@ def _crowds(
         order, groups = order[~first][~taken], groups[~first][~taken]
 
 
-def first_of(count: int, pairs: Pairs, sides: Sequence[bool]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def first_of(count: int, pairs: Pairs) -> NDArray[np.int64]:
     """Say as which earlier picture each one counts.
 
     What comes later changes nothing about what came before: a picture belongs to the first of the earlier
-    ones that it is a copy of, and one that is a copy of pictures on both sides belongs to neither.
+    ones that it is a copy of.
 
     Parameters
     ----------
@@ -310,22 +310,37 @@ def first_of(count: int, pairs: Pairs, sides: Sequence[bool]) -> tuple[NDArray[n
         Number of pictures, in the order in which they came first.
     pairs
         As `links` returns them.
-    sides
-        The side that each picture has by itself.
 
     Returns
     -------
-    tuple
-        int64 ``(count,)``: the number of the first picture, its own where it is no copy; and bool
-        ``(count,)``: whether it lies between the sides.
+    numpy.ndarray
+        int64 ``(count,)``: the number of the first picture, its own where it is no copy.
     """
     firsts = np.arange(count, dtype=np.int64)
-    between = np.zeros(count, np.bool_)
-    for lower, higher in sorted(pairs.tolist(), key=lambda pair: (pair[1], pair[0])):
-        first = firsts[lower]
-        between[higher] |= between[lower]
+    for lower, higher in _in_order(pairs):
         if firsts[higher] == higher:
-            firsts[higher] = first
-        elif sides[first] != sides[firsts[higher]]:
-            between[higher] = True
-    return firsts, between
+            firsts[higher] = firsts[lower]
+    return firsts
+
+
+def between(pairs: Pairs, firsts: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.bool_]:
+    """Say which pictures are copies of earlier ones on different sides, or of such a copy: bool ``(count,)``.
+
+    Parameters
+    ----------
+    pairs
+        As `links` returns them.
+    firsts
+        As `first_of` returns them.
+    sides
+        Of each picture, the side of those that count as it.
+    """
+    found = np.zeros(len(firsts), np.bool_)
+    for lower, higher in _in_order(pairs):
+        found[higher] |= found[lower] or sides[firsts[lower]] != sides[firsts[higher]]
+    return found
+
+
+def _in_order(pairs: Pairs) -> list[list[int]]:
+    """Return the pairs so that all of a picture's stand before those of what is a copy of it."""
+    return sorted(pairs.tolist(), key=lambda pair: (pair[1], pair[0]))

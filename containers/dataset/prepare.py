@@ -5,11 +5,12 @@ Reads the processing inputs ``base``, ``dataset``, ``capture`` (the images of co
 Environment: ``HOLDOUT_SHARE`` (default 0.2).
 
 The side of an example is a function of its *decoded pixels* alone (:func:`dataset.sides.is_holdout`), or of
-those of the picture that it is a compressed copy of. So an example does not change sides, whatever else is
-in the dataset; two files that show the same picture (the base set's image sent to the endpoint again, a
-re-encoded copy, a copy under another id) land on the same side; and no earlier model has seen a holdout
-image, but for one case that :mod:`dataset.sides` names. A hash of the example id gives only the first of
-these.
+those of the picture that it is a compressed copy of; and where a picture has once lain it stays. What it is
+to remember comes with the dataset (``sides.parquet``), and leaves with the report for the next version
+(:mod:`dataset.memory`). So an example does not change sides, whatever else comes or goes; two files that show
+the same picture (the base set's image sent to the endpoint again, a re-encoded copy, a copy under another id)
+land on the same side; and no earlier model has seen a holdout image. A hash of the example id gives only the
+first of these.
 
 Where several examples show the same picture, one stays: the newest ground truth, else the base example with
 the smallest id. The output does not depend on the order or the repetition of the inputs.
@@ -38,6 +39,7 @@ from common.logs import event
 from dataset import captures
 from dataset.captures import CaptureCounts
 from dataset.labels import read_labels
+from dataset.memory import FILE, read_sides, write_sides
 from dataset.near_duplicates import Features
 from dataset.pictures import Looks, Place, Workers, are_same, captured_body, look_at_all, read_all
 from dataset.shards import write_shards
@@ -130,7 +132,7 @@ class Merge:
         """Return where a row's image lies."""
         return Place(self.paths[path], offset, length, captured)
 
-    def divide(self, share: float) -> Sides:
+    def divide(self, share: float, remembered: pl.DataFrame) -> Sides:
         """Choose one example per picture, and its side."""
         rows = pl.concat(self.frames, rechunk=True) if self.frames else pl.DataFrame(schema=ROW)
         self.frames.clear()
@@ -140,7 +142,7 @@ class Merge:
         def confirm(pairs: list[tuple[Place, Place]]) -> list[bool]:
             return list(self.workers.map(are_same, iter(pairs), LOOK_AT_ONCE))
 
-        return divide(rows, features, share, self.place, confirm)
+        return divide(rows, features, share, remembered, self.place, confirm)
 
 
 def read_base(directory: Path, scratch: Path) -> Iterator[Offer]:
@@ -239,10 +241,13 @@ def main(paths: Paths) -> None:
     ------
     BaseSetError
         There is no base set.
+    RecordError
+        A file of the dataset cannot be read.
     TooLittleDataError
         As :meth:`dataset.sides.Sides.require`.
     """
     share = environment().number("HOLDOUT_SHARE", 0.2, 0.01, 0.9)
+    remembered = read_sides(paths.processing_input("dataset") / FILE)
     scratch = paths.scratch / "prepare"
     with Workers() as workers:
         merge = Merge(workers)
@@ -266,10 +271,12 @@ def main(paths: Paths) -> None:
         del joined, corrections
         merge.add(read_examples(labelled, paths.processing_input("examples")))
 
-        sides = merge.divide(share)
+        sides = merge.divide(share, remembered)
+        _tell(sides.undecided)
         report = {
             "version": 1,
             "holdoutShare": share,
+            "holdoutShareReached": round(sides.share(), 4),
             "base": merge.offered[BASE],
             "groundTruthLabels": labels.height,
             "joined": merge.offered[CORRECTION],
@@ -281,7 +288,10 @@ def main(paths: Paths) -> None:
             "changedExamples": sorted(merge.changed)[:TOLD],
             "duplicates": sides.duplicates,
             "nearDuplicates": sides.near_duplicates,
-            "undecidedPictures": sides.undecided,
+            "undecidedPictures": len(sides.undecided),
+            "undecidedExamples": sides.undecided[:TOLD],
+            "rememberedPictures": remembered.height,
+            "picturesElsewhere": sides.elsewhere,
             "conflictingLabels": sides.conflicting_labels,
             "captureRecords": counts.lines,
             "malformedCaptureRecords": counts.malformed,
@@ -297,9 +307,24 @@ def main(paths: Paths) -> None:
             places = (merge.place(*row) for row in examples.select(PLACE).iter_rows())
             images = workers.map(read_all, places, at_once)
             write_shards(examples, images, paths.processing_output(name))
+        write_sides(sides.remembered, paths.processing_output("report") / FILE)
     (scratch / "base-images").unlink(missing_ok=True)
     event(
         log,
         "prepared",
         **{key: report[key] for key in ("base", "joined", "waitingForCapture", "examples", "digest")},
+        **{key: report[key] for key in ("rememberedPictures", "picturesElsewhere", "undecidedPictures")},
     )
+
+
+def _tell(undecided: list[str]) -> None:
+    """Log which examples are on neither side, and what can be done about it."""
+    if undecided:
+        log.warning(
+            "%d pictures are on neither side, since they are copies of one another that would lie, or have "
+            "lain, on different ones: %s%s. Keep one copy of each, in the base set or as ground truth, if it "
+            "is to be trained on or compared with",
+            len(undecided),
+            ", ".join(undecided[:TOLD]),
+            "" if len(undecided) <= TOLD else " and others",
+        )

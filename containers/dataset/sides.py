@@ -4,17 +4,18 @@
 of one another (:mod:`dataset.near_duplicates`), one stays: ground truth before the base set, then the newest
 label, then the smallest example id, label and digest of the bytes.
 
-*The side* is that of the picture by itself (:func:`is_holdout`). Copies are one picture, and lie where the
-one lies that came first: the base set comes before all ground truth, and of corrected predictions the one
-that the endpoint was asked first. Nothing else is known for certain about what came first: the base set has
-no times, and a labelled image has that of its label, which moves when somebody labels it anew. So where
-copies would lie on different sides by themselves, and it cannot be told which came first, the picture is
-left out of both. A later upload thus never moves a picture from one side to the other, and no copy of a
-holdout image is trained on.
+*The side* is for ever: a picture lies where it has lain in an earlier version (:mod:`dataset.memory`). Copies
+are one picture, and lie where any of them has lain. Where none of them has, they lie where the one lies by
+itself (:func:`is_holdout`) that came first: the base set comes before all ground truth, and of corrected
+predictions the one that the endpoint was asked first. Nothing else is known for certain about what came
+first: the base set has no times, and a labelled image has that of its label, which moves when somebody labels
+it anew. So copies that would lie on different sides by themselves, where it cannot be told which came first,
+are left out of both; and so are copies that have lain on different sides before they were known to be copies,
+as no side is right for these any more. What is left out of a version keeps the side that it had.
 
-What goes can move one, though: when the example that came first is no longer in the dataset (its label is
-withdrawn, its base image removed), a compressed copy of it lies where its own pixels say, and an earlier
-model may have seen it on the other side. Prepare knows one dataset only, so it cannot remember.
+A later upload thus never moves a picture from one side to the other, whatever else comes or goes, and no copy
+of a holdout image is trained on. What no memory helps with is a compressed copy that first comes when its
+original is gone: only the digest of the original is left, and nothing to compare the copy with.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from common.errors import TooLittleDataError
-from dataset.near_duplicates import Features, Pairs, first_of, links
+from dataset import memory
+from dataset.memory import HELD_BACK, NEW, TRAINED_ON
+from dataset.near_duplicates import Features, Pairs, between, first_of, links
 from dataset.pictures import Place
 
 BASE, CORRECTION, LABELLED = 0, 1, 2
@@ -64,16 +67,15 @@ _RANK_DESCENDING = (True, True, False, False, False)
 def is_holdout(digest: str, share: float) -> bool:
     """Say whether the picture with this SHA-256 (hexadecimal) belongs to the holdout.
 
-    The digest's first 64 bits, as a fraction of their range, are below ``share``: growing the share only
-    ever adds to the holdout.
+    That is, by itself: when no version remembers it, and it is no copy. The digest's first 64 bits, as a
+    fraction of their range, are below ``share``: growing the share only ever adds to the holdout.
     """
     return int(digest[:16], 16) / 2**64 < share
 
 
-def _own_sides(digests: pl.Series, share: float) -> NDArray[np.bool_]:
-    """Say the same of many digests, as bytes."""
-    numbers = np.frombuffer(b"".join(digests.to_list()), ">u8").reshape(-1, 4)[:, 0]
-    return numbers.astype(np.float64) / 2.0**64 < share
+def _own_sides(keys: pl.DataFrame, share: float) -> NDArray[np.bool_]:
+    """Say the same of many pictures, by what :func:`dataset.memory.keys` returns."""
+    return keys["high"].to_numpy().astype(np.float64) / 2.0**64 < share
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,19 @@ class Sides:
     """The examples that stay, sorted by id, and what became of the others.
 
     ``duplicates`` are examples of pictures that another example shows, ``near_duplicates`` pictures that are
-    copies of others, ``undecided`` pictures that are on neither side; ``conflicting_labels`` counts those of
-    the former two whose label is another than that of the example that stayed.
+    copies of others, ``undecided`` pictures that are on neither side, with the ids of their newest examples;
+    ``conflicting_labels`` counts those of the former two whose label is another than that of the example that
+    stayed. ``elsewhere`` counts the pictures on another side than their own pixels say. ``remembered`` is
+    what the next version is to know, as :data:`dataset.memory.SIDES` says.
     """
 
     examples: dict[str, pl.DataFrame]
     duplicates: int
     near_duplicates: int
-    undecided: int
+    undecided: list[str]
     conflicting_labels: int
+    elsewhere: int
+    remembered: pl.DataFrame
 
     def counts(self) -> dict[str, Any]:
         """Count the examples of each side, by label and by source."""
@@ -98,6 +104,11 @@ class Sides:
             "perLabel": {side: _count(rows["label"]) for side, rows in self.examples.items()},
             "perSource": {side: _count(rows["source"]) for side, rows in self.examples.items()},
         }
+
+    def share(self) -> float:
+        """Return the share of all examples that is held back."""
+        held_back = self.examples[HOLDOUT].height
+        return held_back / max(1, held_back + self.examples[TRAIN].height)
 
     def digest(self) -> str:
         """Return a SHA-256 over both sides: equal where the examples, their order and their bytes are."""
@@ -136,6 +147,7 @@ def divide(
     rows: pl.DataFrame,
     features: Features,
     share: float,
+    remembered: pl.DataFrame,
     place: Callable[[int, int, int, bool], Place],
     confirm: Callable[[list[tuple[Place, Place]]], list[bool]],
 ) -> Sides:
@@ -148,7 +160,9 @@ def divide(
     features
         What :func:`dataset.near_duplicates.describe` says of each one's image, in the same order.
     share
-        Of all pictures that are to be held back.
+        Of the pictures that no version remembers, how many are to be held back.
+    remembered
+        The sides of all pictures of earlier versions, as :func:`dataset.memory.read_sides` returns them.
     place
         Says where a row's image lies, by the columns :data:`PLACE`.
     confirm
@@ -169,7 +183,8 @@ def divide(
         .sort("kind", "first", "digest")
     )
     del ranked
-    own = _own_sides(pictures["digest"], share)
+    keys = memory.keys(pictures["digest"])
+    own, known = _own_sides(keys, share), memory.recall(remembered, keys)
     evidence = pictures["evidence"].to_numpy()
     where = rows.select(PLACE)
 
@@ -178,11 +193,13 @@ def divide(
         return np.array(confirm([(one, other) for one, other in places]), np.bool_)
 
     pairs = links(features[evidence] if len(evidence) else features, compare)
-    firsts, left_out = first_of(len(own), pairs, own.tolist())
-    left_out |= _undecided(pictures, own, firsts)
+    firsts = first_of(len(own), pairs)
+    sides, left_out = _settle(pictures, own, known, firsts, pairs)
     pictures = pictures.with_columns(
-        pl.Series("cluster", firsts), pl.Series("held_back", own[firsts]), pl.Series("left_out", left_out)
+        pl.Series("cluster", firsts), pl.Series("held_back", sides), pl.Series("left_out", left_out)
     )
+    undecided = pictures.filter("left_out").select("row").join(rows, on="row", how="left")["example_id"]
+    placed = keys.with_columns(pl.Series("holdout", sides)).filter(~pictures["left_out"])
     chosen = (
         pictures.filter(~pl.col("left_out"))
         .select("row", "cluster", "held_back")
@@ -203,18 +220,43 @@ def divide(
         {TRAIN: chosen.filter(~pl.col("held_back")), HOLDOUT: chosen.filter("held_back")},
         duplicates=int(pictures["shown"].sum()) - pictures.height,
         near_duplicates=near,
-        undecided=int(left_out.sum()),
+        undecided=sorted(undecided),
         conflicting_labels=conflicts,
+        elsewhere=int((~left_out & (sides != own)).sum()),
+        remembered=memory.extend(remembered, placed),
     )
 
 
-def _undecided(
-    pictures: pl.DataFrame, own: NDArray[np.bool_], firsts: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Say which pictures belong to one whose side cannot be told."""
+def _settle(
+    pictures: pl.DataFrame,
+    own: NDArray[np.bool_],
+    known: NDArray[np.int8],
+    firsts: NDArray[np.int64],
+    pairs: Pairs,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say for each picture whether it is held back, and whether it is on neither side.
+
+    It follows from this version and its memory alone, and is the same again with what it adds to the memory:
+    which pictures are one (``firsts``) does not depend on any side, all of these that are on a side are on
+    one, and those that are on none add nothing.
+    """
+    trained_on, held_back = np.zeros(len(own), np.bool_), np.zeros(len(own), np.bool_)
+    trained_on[firsts[known == TRAINED_ON]] = True
+    held_back[firsts[known == HELD_BACK]] = True
+    both = trained_on & held_back
+    new = ~(trained_on | held_back)
+    sides = np.where(new, own, held_back)
+    # Sides that cannot be told, or are no more to be told, are different ones to whatever is a copy of both.
+    left_out = between(pairs, firsts, np.where(both, NEW, sides).tolist())
+    left_out |= (both | (new & _disputed(pictures, own, firsts)))[firsts]
+    return sides[firsts], left_out
+
+
+def _disputed(pictures: pl.DataFrame, own: NDArray[np.bool_], firsts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of which pictures there are copies whose side cannot be told from this version alone."""
     kinds, times = pictures["kind"].to_numpy(), pictures["first"].to_numpy()
     both_asked = (kinds[firsts] == CORRECTION) & (kinds == CORRECTION)
-    known = ((kinds[firsts] == BASE) & (kinds != BASE)) | (both_asked & (times[firsts] < times))
+    first_known = ((kinds[firsts] == BASE) & (kinds != BASE)) | (both_asked & (times[firsts] < times))
     disputed = np.zeros(len(own), np.bool_)
-    disputed[firsts[(own != own[firsts]) & ~known]] = True
-    return disputed[firsts]
+    disputed[firsts[(own != own[firsts]) & ~first_known]] = True
+    return disputed

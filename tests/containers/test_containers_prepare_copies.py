@@ -16,7 +16,7 @@ from common.contract import Paths
 from common.imaging import decode, pixel_digest
 from dataset import near_duplicates as copies
 from dataset import prepare
-from dataset.near_duplicates import describe, first_of, links, same_picture
+from dataset.near_duplicates import between, describe, first_of, links, same_picture
 from dataset.sides import HOLDOUT, TRAIN, is_holdout
 from tests.containers.conftest import Digit, Job, NewJob, capture_line, encode, label_line, lines
 
@@ -126,10 +126,11 @@ def test_blank_pages_are_not_compared_each_with_each(count: int, alike: bool, mo
 
 def test_a_picture_belongs_to_the_first_that_it_is_a_copy_of_and_to_none_between_the_sides() -> None:
     pairs = np.array([[0, 2], [1, 2], [2, 3], [1, 4], [4, 5]])
-    firsts, between = first_of(6, pairs, [True, False, True, True, True, True])
+    firsts = first_of(6, pairs)
     assert firsts.tolist() == [0, 1, 0, 0, 1, 1]
-    assert between.tolist() == [False, False, True, True, False, False]
-    assert first_of(6, pairs, [True] * 6)[1].tolist() == [False] * 6
+    sides = [True, False, True, True, True, True]
+    assert between(pairs, firsts, sides).tolist() == [False, False, True, True, False, False]
+    assert between(pairs, firsts, [True] * 6).tolist() == [False] * 6
 
 
 def prepared(job: Job) -> dict[str, set[str]]:

@@ -24,13 +24,16 @@ import local.stepfunctions.execution as execution_module
 import local.stepfunctions.history as history_module
 import local.stepfunctions.interpreter as interpreter_module
 import local.stepfunctions.waiting as waiting_module
-from local.stepfunctions.execution import Execution, Machine
+from local.stepfunctions import running
+from local.stepfunctions.execution import Execution
+from local.stepfunctions.machine import Machine
 from tests.faults.clock import Clock
 from tests.faults.hook import Died, Explorer, Refused
 from tests.faults.store import Bucket, Registry
 from tests.handlers import conftest
 from tests.handlers.conftest import BUCKET, ENDPOINT, GROUP, PIPELINE, ROLE, TABLE, World, batch, uploaded
 from tests.statemachine import machines
+from truthloop.names import sides_keys
 from truthloop.wiring import Wiring, wiring
 
 Json = dict[str, Any]
@@ -286,7 +289,7 @@ class Cloud:
 
         async def run() -> None:
             _calling.set(play)
-            await execution.run()
+            await running.run(execution)
 
         self.spawn(run())
         return play
@@ -431,6 +434,7 @@ class Cloud:
         return {"PipelineExecutionArn": arn}
 
     def _end_run(self, run: Run) -> None:
+        self.world.put(sides_keys(run.name)[0], f"the sides of {run.name}")
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if outcome == "Failed":
             run.status, run.reason = "Failed", "no capacity"

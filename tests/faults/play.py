@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import boto3
@@ -38,6 +39,7 @@ from tests.handlers.conftest import (
     refuse_what_aws_refuses,
 )  # fmt: skip
 from truthloop.aws.calls import CLIENT_CONFIG
+from truthloop.names import sides_keys
 from truthloop.retraining.triggers import parse_trigger
 from truthloop.times import to_iso
 from truthloop.versions.dataset import Dataset, GroundTruth
@@ -384,7 +386,10 @@ SCENARIOS = {
         automatic(model_in_service),
         run_with_a_follow_up,
         "COALESCED COALESCED SUCCEEDED SUCCEEDED",
-        ("claim_run", "release_run", "retrain.StartFollowUp", "retrain.ApproveCandidate"),
+        (
+            *("claim_run", "release_run", "snapshot_dataset:GetObject"),
+            *("retrain.StartFollowUp", "retrain.ApproveCandidate"),
+        ),
     ),
     "taken_over": Scenario(base, taken_over, "REFUSED SUCCEEDED", ("claim_run", "retrain.Claim")),
     "deploy_first": Scenario(
@@ -429,6 +434,7 @@ def broken(cloud: Cloud) -> list[str]:
     found += [f"decision twice: {text}" for text in _twice(decisions)]
     found += _undecided(cloud, decisions)
     found += _lost_labels(cloud)
+    found += _lost_sides(cloud)
     if cloud.fleet is not None:
         package = cloud.package_of(cloud.fleet.config)
         if package["ModelApprovalStatus"] != "Approved" and cloud.registry.approved():
@@ -526,6 +532,17 @@ def _lost_labels(cloud: Cloud) -> list[str]:
         known = {json.loads(line).get("inferenceId") for line in held.splitlines()}
         found += [f"{i} is in no dataset and not pending" for i, k in where.items() if k in keys - known
                   and i not in known]  # fmt: skip
+    return found
+
+
+def _lost_sides(cloud: Cloud) -> list[str]:
+    """Name the runs whose dataset lacks what the run before remembered; others started those without one."""
+    names = [run.name for run in cloud.runs if cloud.world.keys(f"datasets/{run.name}/dataset.json")]
+    found = []
+    for before, name in pairwise(names):
+        left, given = sides_keys(before)[0], sides_keys(name)[1]
+        if not cloud.world.keys(given) or cloud.world.get(given) != cloud.world.get(left):
+            found.append(f"{given} is not {left}")
     return found
 
 

@@ -224,6 +224,14 @@ def test_a_holder_that_dies_is_taken_over_and_its_run_adopted(stack: Any) -> Non
     stack.quiet()
     assert len(stack.pipeline_runs()) == 2  # the first generation's and this one's: never a third
     assert stack.record()["status"]["S"] == "IDLE"
+    # And it has been told on which side every picture of the first run lay.
+    s3, bucket = stack.client("s3"), stack.outputs["DataBucketName"]
+    (given,) = (key for key in stack.keys("datasets/") if key.endswith("/sides.parquet"))
+    left = [key for key in stack.keys("runs/") if key.endswith("/prepared/report/sides.parquet")]
+    assert len(left) == 2
+    bodies = [s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in (given, min(left))]
+    assert bodies[0] == bodies[1]
+    assert given.split("/")[1] == max(left).split("/")[1]
 
 
 def test_a_run_that_fails_says_why_and_frees_the_claim(stack: Any) -> None:

@@ -58,6 +58,11 @@ def evaluation_key(generation: str) -> str:
     return f"runs/{generation}/evaluation/evaluation.json"
 
 
+def sides_keys(generation: str) -> tuple[str, str]:
+    """Return the keys where a generation's run remembers the pictures' sides: what Prepare left, and had."""
+    return f"runs/{generation}/prepared/report/sides.parquet", f"{dataset_prefix(generation)}sides.parquet"
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Split ``s3://bucket/key`` into bucket and key.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tempfile import SpooledTemporaryFile
 from typing import TypedDict
 
-from truthloop.errors import DatasetInvalid, ModelPackageInvalid
+from truthloop.errors import DatasetInvalid, ModelPackageInvalid, ObjectMissing
 from truthloop.inputs import HeldInput
-from truthloop.names import dataset_prefix, split_uri
+from truthloop.names import dataset_prefix, sides_keys, split_uri
 from truthloop.ports import Objects, Ports
 from truthloop.retraining.claim import GenerationRecord, require_claim
 from truthloop.settings import BASE_PREFIX
@@ -44,12 +44,16 @@ def snapshot_dataset(event: object, ports: Ports) -> SnapshotOutput:
     at once, end with the same bytes, whatever is uploaded, captured, configured or forgotten between them.
     ``dataset.json`` comes last: where it is, the version is whole.
 
+    The newest earlier ``sides.parquet``, in which Prepare remembers on which side each picture has lain, is
+    copied into the version, so that it holds all that it is made of. It is no part of the version's digest:
+    it is another one after every run, and the same labels would be new evidence each time.
+
     Raises
     ------
     ClaimLost
         When the execution does not hold the claim.
     DatasetInvalid
-        When an accepted object or an earlier dataset cannot be read.
+        When an accepted object or an earlier dataset cannot be read, or what was decided on is gone.
     InvalidEvent
         When the input is not what docs/conventions.md says.
     """
@@ -99,6 +103,7 @@ def _decide(generation: str, record: GenerationRecord, ports: Ports) -> None:
         captures=len(fold.capture_keys),
         champion=champion_model(find_champion(ports)),
         capture_keys=fold.capture_keys,
+        sides_key=_newest_sides(record, ports.objects),
     )
     _champion_key(dataset.champion, ports.objects.bucket)  # what cannot be finished is not begun
     with _spool() as file:
@@ -113,6 +118,14 @@ def _decide(generation: str, record: GenerationRecord, ports: Ports) -> None:
             file.write(statement.to_statement_line(captured=False, trained=False, expired=True))
         file.seek(0)
         ports.objects.put_once(statements_key(generation), file)
+
+
+def _newest_sides(record: GenerationRecord, objects: Objects) -> str | None:
+    """Return the key of what remembers most: what the newest run's Prepare left, else what it was given."""
+    if record.last_run is None:
+        return None
+    keys = sides_keys(record.last_run.generation)
+    return next((key for key in keys if key in {info.key for info in objects.list(key)}), None)
 
 
 def _finish(prefix: str, objects: Objects) -> bytes:
@@ -135,6 +148,8 @@ def _finish(prefix: str, objects: Objects) -> bytes:
             )
         file.seek(0)
         objects.put_once(f"{prefix}ground-truth.jsonl", file)
+    if dataset.sides_key is not None:
+        _copy_sides(dataset.sides_key, prefix, objects)
     listed = {
         "capture": list(dataset.capture_keys),
         "examples": images,
@@ -145,6 +160,20 @@ def _finish(prefix: str, objects: Objects) -> bytes:
     content = dataset.to_json()
     objects.put_once(key, content)
     return content
+
+
+def _copy_sides(source: str, prefix: str, objects: Objects) -> None:
+    try:
+        with objects.stream(objects.bucket, source, None) as stream, _spool() as file:
+            for chunk in stream.chunks:
+                file.write(chunk)
+            file.seek(0)
+            objects.put_once(f"{prefix}sides.parquet", file)
+    except ObjectMissing as error:
+        raise DatasetInvalid(
+            f"{objects.uri(source)} is gone since this version was decided, and with it the sides of the "
+            f"pictures: restore it, or delete {objects.uri(prefix)}statements.jsonl to have it decided anew"
+        ) from error
 
 
 def _spool() -> SpooledTemporaryFile[bytes]:

@@ -131,8 +131,9 @@ class GroundTruth:
 class Dataset:
     """The content of a generation's dataset.json.
 
-    `capture_keys`, the capture objects that hold the labels' predictions, stand in ``statements.jsonl`` only;
-    dataset.json has their number.
+    `capture_keys`, the capture objects that hold the labels' predictions, and `sides_key`, the object that
+    remembers on which side every picture has lain, stand in ``statements.jsonl`` only; dataset.json has the
+    captures' number.
     """
 
     generation: str
@@ -145,6 +146,7 @@ class Dataset:
     captures: int
     champion: ChampionModel | None
     capture_keys: tuple[str, ...] = field(default=(), compare=False)
+    sides_key: str | None = field(default=None, compare=False)
 
     def to_json(self) -> bytes:
         """Return the file's bytes."""
@@ -152,7 +154,11 @@ class Dataset:
 
     def to_line(self) -> bytes:
         """Return the first line of ``statements.jsonl``."""
-        content = {**self._content(), "captureKeys": list(self.capture_keys)}
+        content = {
+            **self._content(),
+            "captureKeys": list(self.capture_keys),
+            "sidesKey": self.sides_key,
+        }
         return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
     def _content(self) -> dict[str, Any]:
@@ -200,6 +206,7 @@ class Dataset:
                 if champion
                 else None,
                 capture_keys=tuple(value.get("captureKeys", ())),
+                sides_key=value.get("sidesKey"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetInvalid(f"{where} is not a dataset.json of version 1: {error!r}") from error
