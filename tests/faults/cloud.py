@@ -24,9 +24,7 @@ import local.stepfunctions.execution as execution_module
 import local.stepfunctions.history as history_module
 import local.stepfunctions.interpreter as interpreter_module
 import local.stepfunctions.waiting as waiting_module
-from local.stepfunctions import running
-from local.stepfunctions.execution import Execution
-from local.stepfunctions.machine import Machine
+from local.stepfunctions.execution import Execution, Machine
 from tests.faults.clock import Clock
 from tests.faults.hook import Died, Explorer, Refused
 from tests.faults.store import Bucket, Registry
@@ -289,7 +287,7 @@ class Cloud:
 
         async def run() -> None:
             _calling.set(play)
-            await running.run(execution)
+            await execution.run()
 
         self.spawn(run())
         return play
