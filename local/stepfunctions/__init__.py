@@ -13,5 +13,6 @@ def install(aws: LocalAws) -> None:
     """Attach the engine to moto."""
     from local.stepfunctions.api import install as install_api
     from local.stepfunctions.execution import Engine
+    from local.stepfunctions.running import run
 
-    install_api(Engine(aws))
+    install_api(Engine(aws, run))

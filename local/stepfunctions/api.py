@@ -26,9 +26,10 @@ from moto.stepfunctions.responses import StepFunctionResponse
 
 from local.stepfunctions.definition import diagnose_state, diagnose_text
 from local.stepfunctions.errors import StateError
-from local.stepfunctions.execution import Callback, Engine, Execution, Machine
+from local.stepfunctions.execution import Callback, Engine, Execution
+from local.stepfunctions.frame import PAYLOAD_LIMIT
 from local.stepfunctions.history import compact
-from local.stepfunctions.interpreter import PAYLOAD_LIMIT
+from local.stepfunctions.machine import Machine
 from local.stepfunctions.trial import try_state
 
 _ACTIVITY_POLL = 60

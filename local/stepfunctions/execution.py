@@ -1,4 +1,4 @@
-"""Executions and the one event loop that runs them all."""
+"""Executions, and the one event loop on which all of them run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import queue
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,29 +20,15 @@ from botocore.config import Config
 from local.context import LocalAws
 from local.events import emit
 from local.stepfunctions.activities import Activities
-from local.stepfunctions.errors import RUNTIME, TIMEOUT, ExecutionLimitError, StateError
+from local.stepfunctions.errors import TIMEOUT, StateError
 from local.stepfunctions.history import EVENT_LIMIT, History, compact, iso, now
-from local.stepfunctions.interpreter import Flow, run_flow
 from local.stepfunctions.logs import ExecutionLogs
+from local.stepfunctions.machine import Machine
 
 log = logging.getLogger("local.stepfunctions")
 
 _LONGEST_CALL = 24 * 3600
 """Seconds that a client waits for an answer; the state's own timeout ends a task earlier."""
-
-
-@dataclass
-class Machine:
-    """What an execution remembers of its state machine, whatever UpdateStateMachine does later."""
-
-    arn: str
-    name: str
-    definition: Mapping[str, Any]
-    role_arn: str
-    kind: str
-    account_id: str
-    region: str
-    logging: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,11 +78,11 @@ class Execution:
         self.trace_header = trace_header
         self.map_run_arn = map_run_arn
         self.map_runs: list[Any] = []
-        self.history = History(
-            EVENT_LIMIT, (lambda event: engine.logs.write(self, event)) if machine.logging else None
-        )
         self.status = "RUNNING"
         self.start_date = now()
+        self.history = History(
+            EVENT_LIMIT, engine.logs.writer(machine, arn, name, self.start_date) if machine.logging else None
+        )
         self.stop_date: datetime | None = None
         self.output: str | None = None
         self.error: str | None = None
@@ -125,18 +111,16 @@ class Execution:
             "StateMachine": {"Id": self.machine.arn, "Name": self.machine.name},
         }
 
-    async def run(self) -> None:
-        """Run to the end; whatever happens, the execution gets a terminal status."""
-        loop = asyncio.get_running_loop()
+    def begin(self) -> None:
+        """Take the current task for the one that runs this.
+
+        Raises
+        ------
+        asyncio.CancelledError
+            It was stopped before its first step.
+        """
         self._task = asyncio.current_task()
-        self.done = self.done or loop.create_future()
-        definition = self.machine.definition
-        flow = Flow(
-            execution=self,
-            states=definition["States"],
-            language=definition.get("QueryLanguage", "JSONPath"),
-            context=self.context(),
-        )
+        self.done = self.done or asyncio.get_running_loop().create_future()
         self.history.add(
             "ExecutionStarted",
             0,
@@ -146,40 +130,31 @@ class Execution:
                 "roleArn": self.machine.role_arn,
             },
         )
-        try:
-            if self._stop_reason is not None:
-                raise asyncio.CancelledError  # noqa: TRY301 - stopped before its first step
-            value = json.loads(self.execution_input)
-            async with asyncio.timeout(definition.get("TimeoutSeconds")) as limit:
-                result = await run_flow(flow, definition["StartAt"], value)
-            self.output = compact(result)
-            self._end("SUCCEEDED", flow, {"output": self.output, "outputDetails": {"truncated": False}})
-        except asyncio.CancelledError:
-            self.error, self.cause = self._stop_reason or (None, None)
-            self._end("ABORTED", flow, {"error": self.error, "cause": self.cause})
-        except TimeoutError:
-            if limit.expired():
-                self._end("TIMED_OUT", flow, {"error": TIMEOUT})
-            else:
-                self._crash(flow)
-        except StateError as error:
-            self._fail(flow, error.error, error.cause)
-        except ExecutionLimitError as error:
-            self._fail(flow, RUNTIME, str(error))
-        except Exception:
-            self._crash(flow)
+        if self._stop_reason is not None:
+            raise asyncio.CancelledError
 
-    def _crash(self, flow: Flow) -> None:
-        log.exception("the interpreter failed in the execution %s", self.execution_arn)
-        self._fail(flow, RUNTIME, "The interpreter failed: the server's log has the traceback")
+    def succeed(self, previous: int, output: Any) -> None:
+        """End with an output, after the event of the number `previous`."""
+        self.output = compact(output)
+        self._end("SUCCEEDED", previous, {"output": self.output, "outputDetails": {"truncated": False}})
 
-    def _fail(self, flow: Flow, error: str | None, cause: str | None) -> None:
+    def abort(self, previous: int) -> None:
+        """End as whoever stopped it has asked."""
+        self.error, self.cause = self._stop_reason or (None, None)
+        self._end("ABORTED", previous, {"error": self.error, "cause": self.cause})
+
+    def time_out(self, previous: int) -> None:
+        """End because the machine's time is over."""
+        self._end("TIMED_OUT", previous, {"error": TIMEOUT})
+
+    def fail(self, previous: int, error: str | None, cause: str | None) -> None:
+        """End with an error."""
         self.error, self.cause = error, cause
-        self._end("FAILED", flow, {"error": error, "cause": cause})
+        self._end("FAILED", previous, {"error": error, "cause": cause})
 
-    def _end(self, status: str, flow: Flow, details: dict[str, Any]) -> None:
+    def _end(self, status: str, previous: int, details: dict[str, Any]) -> None:
         kind = {"TIMED_OUT": "TimedOut"}.get(status, status.capitalize())
-        self.history.add(f"Execution{kind}", flow.previous, details)
+        self.history.add(f"Execution{kind}", previous, details)
         self.stop_date = self.history.events[-1]["timestamp"]
         self.status = status
         if self.done is not None and not self.done.done():
@@ -207,10 +182,19 @@ class Execution:
 
 
 class Engine:
-    """All executions of the embedded AWS, on one event loop in one thread."""
+    """All executions of the embedded AWS, on one event loop in one thread.
 
-    def __init__(self, aws: LocalAws) -> None:
+    Parameters
+    ----------
+    aws
+        The embedded AWS.
+    run
+        Runs an execution to its end.
+    """
+
+    def __init__(self, aws: LocalAws, run: Callable[[Execution], Coroutine[Any, Any, None]]) -> None:
         self.aws = aws
+        self.run = run
         self.loop = asyncio.new_event_loop()
         self.executions: dict[str, Execution] = {}
         self.children: dict[str, list[Execution]] = {}
@@ -241,7 +225,7 @@ class Engine:
         with self.lock:
             self.executions[execution.execution_arn] = execution
         self.announce(execution)
-        asyncio.run_coroutine_threadsafe(execution.run(), self.loop)
+        asyncio.run_coroutine_threadsafe(self.run(execution), self.loop)
 
     def forget(self, belongs: Callable[[Execution], bool]) -> None:
         """Abort and drop executions whose state machine is gone, with their children."""

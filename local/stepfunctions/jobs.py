@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.model import Shape
 
 from local.stepfunctions import shapes
 from local.stepfunctions.errors import TASK_FAILED, StateError
+from local.stepfunctions.frame import Frame
 from local.stepfunctions.history import compact
 from local.stepfunctions.resource import Resource
-
-if TYPE_CHECKING:
-    from local.stepfunctions.interpreter import Frame
 
 _SHORTEST_POLL = 0.1
 _LONGEST_POLL = 2.0

@@ -6,16 +6,15 @@ import logging
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.context import LocalAws
 from local.stepfunctions.history import compact, details_name
-
-if TYPE_CHECKING:
-    from local.stepfunctions.execution import Execution
+from local.stepfunctions.machine import Machine
 
 log = logging.getLogger("local.stepfunctions")
 
@@ -59,20 +58,25 @@ class ExecutionLogs:
         self._missing: set[str] = set()
         threading.Thread(target=self._deliver, name="stepfunctions-logs", daemon=True).start()
 
-    def write(self, execution: Execution, event: Mapping[str, Any]) -> None:
-        """Queue an event if the state machine logs it."""
-        settings = execution.machine.logging
-        if not is_logged(settings.get("level", "OFF"), event["type"]):
-            return
-        line = log_line(execution.execution_arn, event, with_data=bool(settings.get("includeExecutionData")))
-        stream = (
-            f"states/{execution.machine.name}/{execution.start_date:%Y-%m-%d-%H-%M}/{execution.name[:36]}"
-        )
-        for destination in settings.get("destinations", ()):
-            arn = destination["cloudWatchLogsLogGroup"]["logGroupArn"]
-            group = arn.split(":log-group:", 1)[1].removesuffix(":*")
+    def writer(
+        self, machine: Machine, execution_arn: str, name: str, started: datetime
+    ) -> Callable[[Mapping[str, Any]], None]:
+        """Return what queues those of an execution's events that its state machine logs."""
+        settings = machine.logging
+        level, with_data = settings.get("level", "OFF"), bool(settings.get("includeExecutionData"))
+        stream = f"states/{machine.name}/{started:%Y-%m-%d-%H-%M}/{name[:36]}"
+        arns = [each["cloudWatchLogsLogGroup"]["logGroupArn"] for each in settings.get("destinations", ())]
+        groups = [arn.split(":log-group:", 1)[1].removesuffix(":*") for arn in arns]
+
+        def write(event: Mapping[str, Any]) -> None:
+            if not is_logged(level, event["type"]):
+                return
+            line = log_line(execution_arn, event, with_data=with_data)
             moment = round(event["timestamp"].timestamp() * 1000)
-            self._lines.put(((execution.machine.region, group, stream), moment, line))
+            for group in groups:
+                self._lines.put(((machine.region, group, stream), moment, line))
+
+        return write
 
     def _deliver(self) -> None:
         while not self._aws.stopping.wait(_PAUSE):

@@ -8,19 +8,18 @@ import io
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.stepfunctions.errors import ITEM_READER, RESULT_WRITER, StateError
+from local.stepfunctions.execution import Execution
+from local.stepfunctions.frame import Frame
 from local.stepfunctions.history import compact, iso
 from local.stepfunctions.jsonata import is_expression
-from local.stepfunctions.paths import fill_template, select
+from local.stepfunctions.paths import select
 from local.stepfunctions.shapes import parsed
-
-if TYPE_CHECKING:
-    from local.stepfunctions.execution import Execution
-    from local.stepfunctions.interpreter import Frame
+from local.stepfunctions.templates import fill_template
 
 _DELIMITERS = {"COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "SPACE": " ", "TAB": "\t"}
 _Item = tuple[str | None, Any]

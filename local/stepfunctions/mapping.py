@@ -6,17 +6,17 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from local.stepfunctions import mapfiles
 from local.stepfunctions.errors import QUERY_EVALUATION, TOLERANCE, StateError, runtime_error
+from local.stepfunctions.execution import Execution
+from local.stepfunctions.frame import Flow, Frame
 from local.stepfunctions.history import compact, now
-from local.stepfunctions.interpreter import Flow, run_flow, run_together
-from local.stepfunctions.paths import fill_template, select
-
-if TYPE_CHECKING:
-    from local.stepfunctions.execution import Execution
-    from local.stepfunctions.interpreter import Frame
+from local.stepfunctions.interpreter import run_flow, run_together
+from local.stepfunctions.machine import Machine
+from local.stepfunctions.paths import select
+from local.stepfunctions.templates import fill_template
 
 _MOST_CHILDREN = 1000
 """Child executions that run at the same time when the state sets no MaxConcurrency."""
@@ -296,8 +296,6 @@ async def _run_children(
     frame: Frame, processor: Mapping[str, Any], run: MapRun, inputs: list[Any], label: str
 ) -> None:
     """Run a child execution for each input, as many at a time as the run allows at that moment."""
-    from local.stepfunctions.execution import Machine
-
     execution = frame.execution
     parent = execution.machine
     machine = Machine(
@@ -316,7 +314,7 @@ async def _run_children(
             while ahead < len(inputs) and len(active) < (run.limit or _MOST_CHILDREN):
                 child = execution.engine.child(execution, machine, inputs[ahead], run.arn)
                 run.children[ahead] = child
-                active.add(asyncio.ensure_future(child.run()))
+                active.add(asyncio.ensure_future(execution.engine.run(child)))
                 ahead += 1
             run.changed.clear()
             change = asyncio.ensure_future(run.changed.wait())

@@ -1,4 +1,4 @@
-"""JSONPath as Step Functions reads it: paths, reference paths, payload templates."""
+"""JSONPath as Step Functions reads it: paths and reference paths."""
 
 from __future__ import annotations
 
@@ -125,30 +125,6 @@ def select(path: str, scope: Scope, field: str) -> Any:
         # AWS documents ParameterPathFailure for templates and reports Runtime: both names catch it.
         aliases = (PARAMETER_PATH,) if field.endswith(".$") else ()
         raise StateError(RUNTIME, cause, aliases=aliases, interpreter=True) from None
-
-
-def fill_template(template: Any, scope: Scope, field: str) -> Any:
-    """Evaluate a payload template: keys that end in ``.$`` hold paths or intrinsic functions."""
-    if isinstance(template, list):
-        return [fill_template(item, scope, field) for item in template]
-    if not isinstance(template, dict):
-        return template
-    filled: dict[str, Any] = {}
-    for key, value in template.items():
-        if key.endswith(".$"):
-            filled[key[:-2]] = resolve(value, scope, key)
-        else:
-            filled[key] = fill_template(value, scope, field)
-    return filled
-
-
-def resolve(text: str, scope: Scope, field: str) -> Any:
-    """Evaluate a path or an intrinsic function."""
-    if text.startswith("States."):
-        from local.stepfunctions.intrinsics import call_text
-
-        return call_text(text, scope)
-    return select(text, scope, field)
 
 
 def place(path: str, raw: Any, value: Any) -> Any:

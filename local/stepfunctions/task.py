@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
@@ -16,13 +16,10 @@ from local.stepfunctions.errors import (
     StateError,
     runtime_error,
 )
+from local.stepfunctions.execution import Callback
+from local.stepfunctions.frame import Frame, check_size
 from local.stepfunctions.history import compact
-from local.stepfunctions.interpreter import check_size
 from local.stepfunctions.resource import Resource, parse_resource
-
-if TYPE_CHECKING:
-    from local.stepfunctions.execution import Callback
-    from local.stepfunctions.interpreter import Frame
 
 OPTIMISED_ERRORS = {
     "dynamodb": ("DynamoDB", "AmazonDynamoDBException"),

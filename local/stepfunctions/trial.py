@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from local.stepfunctions.errors import StateError
-from local.stepfunctions.execution import Engine, Execution, Machine
+from local.stepfunctions.execution import Engine, Execution
+from local.stepfunctions.frame import Flow, Frame
 from local.stepfunctions.history import compact
-from local.stepfunctions.interpreter import HANDLERS, Flow, Frame, catch_error, explain
+from local.stepfunctions.interpreter import catch_error, explain
+from local.stepfunctions.machine import Machine
+from local.stepfunctions.states import HANDLERS
 
 _NAME = "TestedState"
 
@@ -28,6 +31,7 @@ def try_state(
     execution = Execution(engine, machine, name, f"{arn.replace('stateMachine', 'express')}:{name}", text)
     flow = Flow(
         execution=execution,
+        handlers=HANDLERS,
         states={_NAME: state},
         language=state.get("QueryLanguage", "JSONPath"),
         context=execution.context(),

@@ -6,13 +6,10 @@ import asyncio
 import re
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from local.stepfunctions.errors import QUERY_EVALUATION, StateError, runtime_error
+from local.stepfunctions.frame import Frame
 from local.stepfunctions.history import compact
-
-if TYPE_CHECKING:
-    from local.stepfunctions.interpreter import Frame
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _LONGEST = 99_999_999

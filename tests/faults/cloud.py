@@ -24,7 +24,9 @@ import local.stepfunctions.execution as execution_module
 import local.stepfunctions.history as history_module
 import local.stepfunctions.interpreter as interpreter_module
 import local.stepfunctions.waiting as waiting_module
-from local.stepfunctions.execution import Execution, Machine
+from local.stepfunctions import running
+from local.stepfunctions.execution import Execution
+from local.stepfunctions.machine import Machine
 from tests.faults.clock import Clock
 from tests.faults.hook import Died, Explorer, Refused
 from tests.faults.store import Bucket, Registry
@@ -287,7 +289,7 @@ class Cloud:
 
         async def run() -> None:
             _calling.set(play)
-            await execution.run()
+            await running.run(execution)
 
         self.spawn(run())
         return play

@@ -301,7 +301,9 @@ def test_endless_loops_end_at_the_event_quota() -> None:
     """In this process: 25,000 events over HTTP would take their time."""
     import asyncio
 
-    from local.stepfunctions.execution import Execution, Machine
+    from local.stepfunctions.execution import Execution
+    from local.stepfunctions.machine import Machine
+    from local.stepfunctions.running import run
 
     class Quiet:
         def announce(self, _: Execution) -> None: ...
@@ -309,7 +311,7 @@ def test_endless_loops_end_at_the_event_quota() -> None:
     definition = machine(A={"Type": "Pass", "Next": "B"}, B={"Type": "Pass", "Next": "A"})
     about = Machine("arn:m", "m", definition, "arn:r", "STANDARD", "123456789012", "us-east-1")
     execution = Execution(Quiet(), about, "n", "arn:e", "{}")  # type: ignore[arg-type]
-    asyncio.run(execution.run())
+    asyncio.run(run(execution))
     assert (execution.status, execution.error) == ("FAILED", "States.Runtime")
     assert "25000" in str(execution.cause)
     assert len(execution.history.events) == 25_000
@@ -318,7 +320,9 @@ def test_endless_loops_end_at_the_event_quota() -> None:
 def test_a_bug_of_the_interpreter_fails_the_execution_loudly(caplog: pytest.LogCaptureFixture) -> None:
     import asyncio
 
-    from local.stepfunctions.execution import Execution, Machine
+    from local.stepfunctions.execution import Execution
+    from local.stepfunctions.machine import Machine
+    from local.stepfunctions.running import run
 
     class Quiet:
         def announce(self, _: Execution) -> None: ...
@@ -326,7 +330,7 @@ def test_a_bug_of_the_interpreter_fails_the_execution_loudly(caplog: pytest.LogC
     definition = {"StartAt": "A", "States": {"A": {"Type": "Choice", "Choices": [{"Variable": 5}]}}}
     about = Machine("arn:m", "m", definition, "arn:r", "STANDARD", "123456789012", "us-east-1")
     execution = Execution(Quiet(), about, "n", "arn:e", "{}")  # type: ignore[arg-type]
-    asyncio.run(execution.run())
+    asyncio.run(run(execution))
     assert (execution.status, execution.error) == ("FAILED", "States.Runtime")
     assert "Traceback" in caplog.text
     assert "arn:e" in caplog.text
