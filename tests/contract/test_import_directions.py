@@ -93,3 +93,47 @@ def test_production_code_does_not_know_that_it_may_run_locally(path: Path) -> No
 def test_every_function_has_its_step() -> None:
     assert {p.parent.name for p in FUNCTIONS} <= {p.stem for p in STEPS}
     assert len(FUNCTIONS) == 12
+
+
+def modules(root: Path, *packages: str) -> dict[str, Path]:
+    """Return the files of packages below `root` by the module names that they are imported by."""
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in packages
+        for path in (root / package).rglob("*.py")
+    }
+
+
+def without_packages(names: set[str]) -> set[str]:
+    """Leave out the package where a module of it is meant: `from package import module` names both."""
+    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+
+
+def circles(edges: dict[str, set[str]]) -> list[str]:
+    """Return what is left of a graph when whatever leads to no circle is taken away, again and again."""
+    left = dict(edges)
+    while ends := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in ends:
+            del left[name]
+    return sorted(left)
+
+
+@pytest.mark.parametrize(
+    ("root", "packages"),
+    [
+        (".", ("local", "demo", "cli")),
+        ("containers", sorted(path.parent.name for path in ROOT.glob("containers/*/__init__.py"))),
+        ("layers/common", ("truthloop",)),
+    ],
+    ids=["local, demo and cli", "containers", "truthloop"],
+)
+def test_no_module_imports_itself_by_way_of_others(root: str, packages: tuple[str, ...]) -> None:
+    """Not for types alone either, nor within a function: such an import hides a circle, it opens none."""
+    known = modules(ROOT / root, *packages)
+    assert len(known) > 10
+    edges = {name: without_packages(imports(path) & known.keys()) - {name} for name, path in known.items()}
+    assert circles(edges) == []
+
+
+def test_a_circle_is_found_and_what_leads_to_it_is_named_too() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"d"}}) == ["a", "b", "c"]
