@@ -23,6 +23,7 @@ from tests.containers.conftest import Digit, Job
 from tests.containers.test_containers_learning import (
     BASE,
     SIZE,
+    Overflows,
     Plain,
     assert_same,
     interrupted_after,
@@ -35,6 +36,7 @@ from tests.containers.test_containers_learning import _restored as _restored  # 
 from tests.containers.test_containers_learning import examples as examples  # a fixture
 from tests.containers.test_containers_training import Ranks
 from training import train, trainer
+from training.checkpoints import Checkpoints
 from training.sampler import Sampler
 from training.settings import Settings
 from training.trainer import Examples
@@ -51,6 +53,38 @@ def test_half_precision_bounds_the_gradient_and_not_its_scaled_one(examples: Exa
     asked = replace(BASE, clip_norm=0.001, ema_decay=0.0)
     full, half = (learn(plain(), examples, replace(asked, precision=name)) for name in ("fp32", "fp16"))
     assert_same(half, full, atol=2e-3, rtol=0.0)
+
+
+def test_weights_that_are_the_same_for_all_classes_are_none(
+    examples: Examples, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked = replace(BASE, epochs=1, clip_norm=0.0)
+    same = learn(plain(), examples, replace(asked, class_weights=(7.0,) * 10))
+    assert_same(same, learn(plain(), examples, asked), atol=1e-5, rtol=1e-4)
+    weighted, usual = (line["train_loss"] for line in metrics_of(caplog, "epoch"))
+    assert weighted == pytest.approx(usual, abs=1e-4)
+
+
+def test_a_loss_scale_that_was_too_large_is_not_tried_again_after_an_interruption(
+    tmp_path: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+
+    class Overflowing(Plain):
+        def forward(self, images: Tensor) -> Tensor:
+            monkeypatch.setattr(Overflows, "now", next(calls) == 0)
+            logits: Tensor = Overflows.apply(super().forward(images))  # type: ignore[no-untyped-call]
+            return logits
+
+    asked = replace(BASE, precision="fp16")
+    scales = []
+    for step in (3, 3):  # of the run, and of its going on
+        with pytest.raises(SystemExit):
+            learn(Overflowing(), examples, asked, tmp_path, interrupted_after(step))
+        progress, _ = Checkpoints(tmp_path, "r" * 64).newest() or pytest.fail("there is none")
+        scales.append(progress.scaler["scale"])
+    assert scales == [2.0**15, 2.0**15]
 
 
 class Watched(nn.Module):

@@ -203,6 +203,17 @@ def test_calibration_errors_are_those_of_their_definition(rows: list[tuple[float
         )
 
 
+def test_a_confidence_at_a_bins_edge_belongs_to_the_bin_below() -> None:
+    confidence = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    found = reliability(confidence, np.ones(5, bool), 4)
+    assert [(each.low, each.high, each.examples) for each in found] == [
+        (0.0, 0.25, 2),
+        (0.25, 0.5, 1),
+        (0.5, 0.75, 1),
+        (0.75, 1.0, 1),
+    ]
+
+
 def test_calibration_of_nothing_is_zero() -> None:
     nothing = np.array([], np.float32)
     assert calibration_error(nothing, nothing.astype(bool)) == 0.0
