@@ -16,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import polars as pl
@@ -586,12 +587,8 @@ def test_the_launcher_waits_for_the_checkpoint_when_it_is_stopped(
     from torch.distributed.elastic.multiprocessing.api import PContext
 
     waited = []
-    context: Any = SimpleNamespace(
-        _close=lambda death_sig, timeout: waited.append(timeout),
-        _tail_logs=[],
-        filtered_stdout=None,
-        filtered_stderr=None,
-    )
+    # What else it closes is another thing in each torch.
+    context = MagicMock(_close=lambda death_sig, timeout: waited.append(timeout))
     before = PContext.close
     with world._time_to_save():
         PContext.close(context, given)
