@@ -60,6 +60,7 @@ PACKAGE = "arn:aws:sagemaker:us-east-1:123456789012:model-package/truthloop-mode
 DECISION = {
     "outcome": "SUCCEEDED", "message": "good", "approve": PACKAGE,
     "modelPackages": [{"arn": PACKAGE, "candidate": "new", "recommended": True, "accuracy": 0.9}],
+    "costless": False, "billedUsd": 98.7, "spotSavingsPercent": 72.0,
 }  # fmt: skip
 RELEASE = dict.fromkeys(("preflight", "dataset", "decision", "error"))
 DESIRED = {"modelPackageArn": PACKAGE, "version": 1}

@@ -55,6 +55,8 @@ def test_the_recommended_candidate_goes_into_service_without_a_person(stack: Any
         package["M"]["arn"]["S"]: package["M"]["recommended"]["BOOL"] for package in run["modelPackages"]
     }
     assert recommendations == {arn: arn == recommended for arn in packages}
+    assert 0 < float(run["billedUsd"]) < float(run["estimatedUsd"])
+    assert 0 <= float(run["spotSavingsPercent"]) < 100
     (deployment,) = (decision for decision in decisions if decision["outcome"] == "DEPLOYED")
     assert deployment["modelPackages"][0]["M"]["arn"]["S"] == recommended
 
