@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.local.lambda_helpers import eventually
 from tests.local.stepfunctions_driver import Driver, machine, one
 
 MISSING: dict[str, Any] = {
@@ -125,7 +126,7 @@ def test_a_retry_can_succeed(sfn: Driver, server: Any) -> None:
         ],
     )
     arn = sfn.start(definition)
-    time.sleep(0.2)
+    eventually(lambda: "TaskFailed" in sfn.types(arn))
     dynamodb.create_table(
         TableName="late",
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
