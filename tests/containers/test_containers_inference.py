@@ -340,10 +340,10 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-            + f"Content-Length: {len(png)}\r\n\r\n".encode()
-            + png[:40]
+            + f"Expect: 100-continue\r\nContent-Length: {len(png)}\r\n\r\n".encode()
         )
-        time.sleep(0.2)
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"  # the server has begun with it
+        connection.sendall(png[:40])
         # When the server is told to stop, and no longer takes new connections
         server.process.send_signal(signal.SIGTERM)
         until = time.monotonic() + 60
