@@ -118,6 +118,21 @@ def test_it_reads_two_blocks_ahead_and_no_more(
     assert max(blocks) == min(max(limit, STEP_BYTES), BLOCK_STEPS * STEP_BYTES)
 
 
+def test_no_block_is_larger_than_the_limit_whatever_its_steps_are(
+    pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", 2 * STEP_BYTES)
+    sizes = [4, 5] * 20  # two of the first fit, and neither with the other
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    shares = [torch.arange(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    batches = Pulled(
+        Batch(step, each, ((each, torch.zeros(len(each), 8)),)) for step, each in enumerate(shares)
+    )
+    for loaded in Loader(pixels, TARGETS, torch.device("cpu")).load(batches):
+        assert batches.reaches(min(loaded.step + 4, len(sizes)))
+        assert loaded.parts[0].images.untyped_storage().nbytes() <= 2 * STEP_BYTES
+
+
 def test_a_step_that_was_read_is_not_kept_back_for_others(pixels: Pixels) -> None:
     """Where reading takes as long as computing, a block of several would be waited for."""
     asked = threading.Semaphore(0)
