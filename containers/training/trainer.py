@@ -148,7 +148,7 @@ class Training:
             return
         self._progress, tensors = found
         self._trained.load(tensors)
-        if self._learner.half:
+        if self._learner.half and self._progress.scaler:  # none where it began in single precision, on a CPU
             self._learner.scaler.load_state_dict(self._progress.scaler)
         if self._world.leads:
             event(
