@@ -1,7 +1,7 @@
 """What a model learns from one batch: forward, backward, clipping, the optimiser's step, the average.
 
-Nothing here waits for the device: a GPU is given the next step's work while it still computes this one's. What
-does is torch's own batch normalisation across several GPUs, once a layer.
+Nothing here waits for the device: a GPU is given the next step's work while it still computes this one's.
+torch's batch normalisation across several GPUs does, once a layer.
 """
 
 from __future__ import annotations
