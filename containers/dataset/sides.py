@@ -11,7 +11,8 @@ predictions the one that the endpoint was asked first. Nothing else is known for
 first: the base set has no times, and a labelled image has that of its label, which moves when somebody labels
 it anew. So copies that would lie on different sides by themselves, where it cannot be told which came first,
 are left out of both; and so are copies that have lain on different sides before they were known to be copies,
-as no side is right for these any more. What is left out of a version keeps the side that it had.
+as no side is right for these any more, and what is new and a copy of pictures on different sides. What is
+left out of a version keeps the side that it had.
 
 A later upload thus never moves a picture from one side to the other, whatever else comes or goes, and no copy
 of a holdout image is trained on. What no memory helps with is a compressed copy that first comes when its
@@ -246,10 +247,14 @@ def _settle(
     both = trained_on & held_back
     new = ~(trained_on | held_back)
     sides = np.where(new, own, held_back)
-    # Sides that cannot be told, or are no more to be told, are different ones to whatever is a copy of both.
-    left_out = between(pairs, firsts, np.where(both, NEW, sides).tolist())
+    left_out = between(pairs[~both[firsts[pairs]].any(axis=1)], firsts, sides.tolist())
     left_out |= (both | (new & _disputed(pictures, own, firsts)))[firsts]
-    return sides[firsts], left_out
+    sides = sides[firsts]
+    # A copy that counts as another picture may have lain on the other side than what is new beside it.
+    for one, other in (pairs.T, pairs.T[::-1]):
+        against = (known[one] == NEW) & (known[other] != NEW) & (sides[one] != (known[other] == HELD_BACK))
+        left_out[one[against]] = True
+    return sides, left_out
 
 
 def _disputed(pictures: pl.DataFrame, own: NDArray[np.bool_], firsts: NDArray[np.int64]) -> NDArray[np.bool_]:
