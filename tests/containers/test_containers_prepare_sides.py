@@ -240,6 +240,39 @@ def test_copies_of_copies_are_never_on_both_sides_either(
         memory = found.remembered
 
 
+def play(
+    links: list[set[int]], *versions: list[tuple[int, int, int]]
+) -> tuple[set[int], dict[str, set[int]]]:
+    """Divide one version after the other; return which pictures the last one leaves out, and its sides."""
+    graph, memory = Graph(frozenset(map(frozenset, links))), pl.DataFrame(schema=SIDES)
+    for shown in versions:
+        found = graph.divide(shown, 0.5, memory)
+        memory = found.remembered
+    sides = {
+        side: {int(name.split()[1]) for name in rows["example_id"]} for side, rows in found.examples.items()
+    }
+    return {int(name.split()[1]) for name in found.undecided}, sides
+
+
+def test_a_newcomer_is_not_held_back_beside_a_copy_that_was_trained_on() -> None:
+    # Given 2 of the base set, trained on, and its copy 0; 1 is a copy of 0 alone and its pixels say holdout
+    first = [(2, 0, 0), (0, 2, 0)]
+    assert play([{2, 0}, {1, 0}], first) == (set(), {TRAIN: {0}, HOLDOUT: set()})
+    # When it comes from the endpoint, so counts as there before the upload 0
+    left_out, sides = play([{2, 0}, {1, 0}], first, [*first, (1, 1, 0)])
+    # Then
+    assert (left_out, sides) == ({0, 1}, {TRAIN: {2}, HOLDOUT: set()})
+
+
+def test_what_has_a_side_keeps_it_beside_copies_that_have_lost_theirs() -> None:
+    # Given 5 with its copy 6, and 2, all trained on; then 0, held back
+    links, before = [{2, 0}, {5, 6}, {0, 6}], [(5, 0, 0), (2, 0, 0), (6, 2, 0)]
+    # When 0 turns out to be a copy of 2, and of 6 too
+    left_out, sides = play(links, before, [(0, 1, 0)], [*before, (0, 1, 0)])
+    # Then
+    assert (left_out, sides) == ({0, 2}, {TRAIN: {6}, HOLDOUT: set()})
+
+
 def torn(pictures: Pictures, *, original_held: bool) -> tuple[int, int]:
     """Return a picture, and an encoding of it that lies on the other side than it does by itself."""
     for picture, files in enumerate(pictures.files):
