@@ -152,6 +152,24 @@ def test_each_item_has_its_own_deadline_also_while_it_is_computed() -> None:
     assert held.batches == [[1], [2]]
 
 
+def test_a_deadline_is_kept_beside_later_ones_that_came_first() -> None:
+    """A body that was long on its way leaves its request less time than those have that overtook it."""
+    held = Held()
+
+    async def play() -> int:
+        queue = batcher(held)
+        first = queue.submit(1, queue.now() + 60)
+        await until(held.running.is_set)
+        try:
+            with pytest.raises(TooLateError):
+                await asyncio.wait_for(queue.submit(2, queue.now() + 0.02), 20)
+        finally:
+            held.go.set()
+        return await first
+
+    assert asyncio.run(play()) == 10
+
+
 def test_who_has_gone_is_not_computed_and_who_comes_too_many_is_refused() -> None:
     held = Held()
 
