@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from common.errors import BadImageError, DeviceFullError, NoAnswerError
+from common.imaging import decode, to_input
+from evaluation.predict import predict
 from inference.answers import Answer, Request
 from inference.predictor import Predictor
 from models import artifact
@@ -44,6 +47,16 @@ def good(answers: list[Answer | Exception]) -> list[Answer]:
     found = [answer for answer in answers if isinstance(answer, Answer)]
     assert len(found) == len(answers), answers
     return found
+
+
+def test_the_endpoint_answers_what_was_evaluated(model: Path, digits: list[Digit]) -> None:
+    card, evaluated = artifact.load(model)
+    some = digits[:20]
+    pixels = np.stack([to_input(decode(digit.png), card.image_size, card.channels) for digit in some])
+    expected = predict(evaluated, card.transforms().normalise, torch.from_numpy(pixels))
+    assert expected.std(0).max() > 1e-4  # an answer is about its picture
+    for answer, scores in zip(good(Predictor(model).answer(requests(some))), expected.tolist(), strict=True):
+        assert answer.scores == pytest.approx(dict(zip(card.labels, scores, strict=True)), abs=1e-6)
 
 
 def test_half_precision_gives_the_same_answers(model: Path, digits: list[Digit]) -> None:
