@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.errors import BadImageError, ImageTooLargeError
 from common.imaging import MAX_BYTES, decode, pixel_digest, to_input
+from common.inputs import ARRAY, JSON, read_image
 from tests.containers.conftest import Digit, encode
 
 
@@ -47,6 +48,12 @@ def test_what_is_no_small_enough_image_is_refused_in_words(
 ) -> None:
     with pytest.raises(error, match=message):
         decode(data)
+
+
+@pytest.mark.parametrize("kind", [ARRAY, JSON])
+def test_a_body_that_is_too_long_is_not_read(kind: str) -> None:
+    with pytest.raises(ImageTooLargeError, match="the body has 11 bytes: at most 10"):
+        read_image(b" " * 11, kind, max_bytes=10)
 
 
 def test_the_digest_is_that_of_the_picture_not_of_the_file(digits: list[Digit]) -> None:
