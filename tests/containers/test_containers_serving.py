@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from common.contract import Parameters
+from common.contract import Parameters, Paths
 from common.imaging import MAX_BYTES
 from evaluation import latency
 from inference import __main__ as entry
@@ -42,6 +44,46 @@ def test_the_limits_are_those_of_the_environment_and_end_before_sagemaker_does()
     server = entry.http_server(Application(lambda: None, pytest.fail), "127.0.0.1", 0)  # type: ignore[arg-type, return-value]
     assert server.config.timeout_graceful_shutdown is not None
     assert 20 <= server.config.timeout_graceful_shutdown < 30
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Leave the process as it was: a server takes its signals and its threads."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers, threads = [signal.getsignal(number) for number in numbers], torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def test_the_server_is_set_up_as_its_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: None
+) -> None:
+    # Given a server that ends once its model is loaded
+    found: list[tuple[str, int, Limits, Predictor]] = []
+
+    def http_server(application: Application, host: str, port: int) -> Any:
+        def run() -> None:
+            found.append((host, port, application._limits, application._load()))
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(entry, "http_server", http_server)
+    artifact.save(tmp_path / "model", CARD, CARD.build())
+    given = {"MAX_BATCH": "3", "BATCH_WAIT_MS": "5", "MAX_WAITING": "9", "ANSWER_WITHIN_SECONDS": "7"}
+    given |= {"PRECISION": "fp16", "DECODERS": "5", "THREADS": "2", "SAGEMAKER_BIND_TO_PORT": "18080"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("BIND_HOST", raising=False)
+    # When
+    entry.serve(Paths(tmp_path))
+    # Then
+    ((host, port, limits, predictor),) = found
+    assert (host, port) == ("0.0.0.0", 18080)  # SageMaker connects from outside the container
+    assert limits == replace(Limits(), max_batch=3, batch_wait=0.005, max_waiting=9, answer_within=7.0)
+    assert (predictor.most_at_once, predictor.precision, predictor.threads) == (3, "fp16", 2)
+    assert predictor._decoders._max_workers == 5
 
 
 @pytest.fixture
