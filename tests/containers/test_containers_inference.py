@@ -353,6 +353,7 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Any, digits: list[Digit]) -
                 time.sleep(0.05)
             except ConnectionError:
                 break
+        time.sleep(0.3)  # longer than the server waits when it is given no time to end
         assert server.process.poll() is None
         # Then the request still gets its answer, and the process ends well
         connection.sendall(png[40:])
