@@ -220,6 +220,12 @@ def test_a_chunked_body_has_the_same_limit(server: Server, digits: list[Digit]) 
     png = digits[0].png
     assert send([png[:20], png[20:]])[0] == 200
     assert send([bytes(1 << 20)] * 6 + [b"and one more"])[0] == 413
+    # Refused when it is too large, not when it ends: this one never does.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        head += b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % (MAX_BYTES + 1)
+        connection.sendall(head + bytes(MAX_BYTES + 1) + b"\r\n")
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 413")
 
 
 def raw(server: Server, *parts: bytes) -> bytes:
