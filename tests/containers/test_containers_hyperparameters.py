@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.contract import Paths
+from common.errors import TrainingDivergedError
 from common.logs import METRIC_DEFINITIONS, METRIC_NAMES, JsonFormatter
 from models import transforms
 from tests.containers.conftest import Digit, Job
@@ -36,10 +37,11 @@ from tests.containers.test_containers_learning import _restored as _restored  # 
 from tests.containers.test_containers_learning import examples as examples  # a fixture
 from tests.containers.test_containers_training import Ranks
 from training import train, trainer
-from training.checkpoints import Checkpoints
+from training.checkpoints import Checkpoints, Progress, Trained
 from training.sampler import Sampler
 from training.settings import Settings
 from training.trainer import Examples
+from training.world import World
 
 
 def test_no_bound_on_the_gradient_is_none(examples: Examples) -> None:
@@ -165,6 +167,88 @@ def test_the_best_model_is_kept_though_the_run_is_interrupted_after_it(
         learn(plain(), examples, asked, tmp_path, interrupted_after(best * per_epoch + 2))
     # Then
     assert_same(learn(plain(), examples, asked, tmp_path), expected)
+
+
+class Scripted(Plain):
+    """A model that has so many of 40 examples right whenever it is measured, in two parts of 20."""
+
+    def __init__(self, targets: Tensor, script: list[int]) -> None:
+        super().__init__()
+        self.targets, self.script = targets, script
+        self.measured: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        if self.training:
+            return logits
+        epoch, part = divmod(len(self.measured), 2)
+        self.measured.append(images.clone())
+        answers = (self.targets + (torch.arange(40) >= self.script[epoch])) % 10
+        return nn.functional.one_hot(answers[20 * part :][:20], 10).float()
+
+
+def test_patience_counts_the_epochs_in_a_row_that_gained_nothing(
+    examples: Examples, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    script = [10, 9, 20, 20, 19, 40, 40]  # a gain begins the count anew, and as good is no gain
+    model = Scripted(examples.targets[200:], script)
+    learn(model, examples, replace(BASE, epochs=7, patience=2, ema_decay=0.0, batch_size=20))
+    found = [line["validation_accuracy"] for line in metrics_of(caplog, "validation")]
+    assert found == [right / 40 for right in script[:5]]
+    # Measured is what is held back, as it enters the model in training.
+    held_back = transforms.default().normalise(torch.from_numpy(examples.pixels[200:]))
+    assert torch.cat(model.measured[:2]).equal(held_back)
+
+
+def test_a_model_that_diverged_takes_no_good_checkpoints_place(tmp_path: Path, examples: Examples) -> None:
+    with pytest.raises(SystemExit):
+        learn(plain(), examples, BASE, tmp_path, interrupted_after(3))
+    usual = interrupted_after(1)
+    broken = replace(usual, normalise=lambda pixels: pixels.float() * float("inf"))
+    with pytest.raises(TrainingDivergedError, match="the loss of epoch 1 is nan"):
+        learn(plain(), examples, BASE, tmp_path, broken)
+    progress, tensors = Checkpoints(tmp_path, "r" * 64).newest() or pytest.fail("there is none")
+    assert progress.total_steps < 5
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_checkpoints_are_an_interval_apart(
+    tmp_path: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, steps, saved = transforms.default(), itertools.count(1), []
+
+    class Counted(Checkpoints):
+        def save(self, progress: Progress, trained: Trained) -> None:
+            saved.append(progress.total_steps)
+            super().save(progress, trained)
+            self.finish()
+
+    def augment(images: Tensor, noise: Tensor) -> Tensor:
+        now = float(next(steps))  # a step takes a second
+        monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: now, perf_counter=lambda: now))
+        return usual.augment(images, noise)
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: 0.0, perf_counter=lambda: 0.0))
+    asked = replace(BASE, epochs=4, checkpoint_seconds=4.0)
+    checkpoints = Counted(tmp_path, "r" * 64)
+    given = replace(usual, augment=augment)
+    trainer.Training(plain(), given, examples, asked, World(), checkpoints, run="r" * 64).run()
+    assert len(saved) >= 4
+    assert all(later - earlier >= 4 for earlier, later in itertools.pairwise(saved))
+
+
+def test_seed_and_epoch_decide_the_order_and_with_the_step_the_noise() -> None:
+    def drawn(seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        batches = list(Sampler(90, 30, seed).batches(epoch, 0))
+        return batches[0].whole, torch.stack([batch.parts[0][1] for batch in batches])
+
+    first, again, epoch, seed = (drawn(*given) for given in ((1, 1), (1, 1), (1, 2), (2, 1)))
+    for place in (0, 1):
+        assert first[place].equal(again[place])
+        assert not first[place].equal(epoch[place])
+        assert not first[place].equal(seed[place])
+    assert not first[1][0].equal(first[1][1])
 
 
 # -- jobs in this process ----------------------------------------------------------------------------------
