@@ -89,6 +89,19 @@ def test_a_loss_scale_that_was_too_large_is_not_tried_again_after_an_interruptio
     assert scales == [2.0**15, 2.0**15]
 
 
+def test_half_precision_that_takes_no_step_at_all_ends_the_run(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overflowing(Plain):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = Overflows.apply(super().forward(images))  # type: ignore[no-untyped-call]
+            return logits
+
+    monkeypatch.setattr(Overflows, "now", True)
+    with pytest.raises(TrainingDivergedError, match="no numbers in half precision.*: set precision to fp32"):
+        learn(Overflowing(), examples, replace(BASE, epochs=10, precision="fp16"))
+
+
 def test_what_began_in_single_precision_goes_on_in_half(tmp_path: Path, examples: Examples) -> None:
     for precision in ("fp32", "fp16"):  # "auto" on a CPU, and on a GPU afterwards
         with pytest.raises(SystemExit):
