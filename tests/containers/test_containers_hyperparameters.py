@@ -98,7 +98,7 @@ def test_half_precision_that_takes_no_step_at_all_ends_the_run(
             return logits
 
     monkeypatch.setattr(Overflows, "now", True)
-    with pytest.raises(TrainingDivergedError, match="no numbers in half precision.*: set precision to fp32"):
+    with pytest.raises(TrainingDivergedError, match=r"no numbers in half precision.*: set precision to fp32"):
         learn(Overflowing(), examples, replace(BASE, epochs=10, precision="fp16"))
 
 
