@@ -39,6 +39,8 @@ def keyed(claim: Any, **more: Any) -> dict[str, Any]:
 def decide(world: World, claim: Any, arn: str, status: str = "Succeeded", reason: str | None = None) -> Any:
     """End a pipeline run and decide it, as the machine does."""
     world.set_pipeline_status(arn, status, reason)
+    if status == "Stopped":  # before its first step: moto knows of no steps
+        world.answer("sagemaker.ListPipelineExecutionSteps", {"PipelineExecutionSteps": []})
     more = {"pipelineExecutionArn": arn, "status": status, "failureReason": reason}
     return world.run("decide_run", keyed(claim, **more))
 

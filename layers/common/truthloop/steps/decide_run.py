@@ -69,6 +69,11 @@ def decide_run(event: object, ports: Ports) -> DecideOutput:
     """
     given = DecideInput.parse(event)
     execution = _ended(given, ports)
+    record = ports.table.read()
+    if record and record.waits_for and record.waits_for.pipeline_execution_arn == execution.arn:
+        # Another one's run: what its jobs came to and cost is no part of this decision.
+        message = record.waits_for.ended(execution.status, execution.failure_reason, len(record.pending))
+        return {**_without_models(WAITED, message), "billedUsd": None, "spotSavingsPercent": None}
     steps = read_steps(execution.arn, ports.pipeline, ports.jobs)
     found = _judge(given.generation, execution, steps, ports)
     billed = bill(steps, ports.settings.policy)
@@ -78,10 +83,6 @@ def decide_run(event: object, ports: Ports) -> DecideOutput:
 def _judge(
     generation: str, execution: PipelineExecution, steps: tuple[StepResult, ...], ports: Ports
 ) -> Outcome:
-    record = ports.table.read()
-    if record and record.waits_for and record.waits_for.pipeline_execution_arn == execution.arn:
-        message = record.waits_for.ended(execution.status, execution.failure_reason, len(record.pending))
-        return _without_models(WAITED, message)
     if execution.status == PIPELINE_SUCCEEDED:
         return _succeeded(generation, execution, steps, ports)
     costless = is_costless(steps)
