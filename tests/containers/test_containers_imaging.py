@@ -77,6 +77,10 @@ def test_the_input_has_the_models_shape_for_any_mode(channels: int) -> None:
 def test_transparency_counts_as_black() -> None:
     image = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
     assert to_input(image, 8, 1).max() == 0
+    # A file may also name a shade that is transparent, without a channel for it.
+    named = decode(encode(Image.new("L", (8, 8), 255), transparency=255))
+    assert named.getbands() == ("L",)
+    assert to_input(named, 8, 1).max() == to_input(named, 8, 3).max() == 0
 
 
 def test_sixteen_bit_grey_keeps_its_shades() -> None:
