@@ -78,7 +78,8 @@ def test_labelled_examples_are_trained_on_as_corrections_are(job: Job, digits: l
     # Given: two images that can be read, one that is no image, one that is gone, one that leads elsewhere
     job.base_set(digits[:60])
     keys = {name: f"ground-truth/images/2026/{name}" for name in ("a.png", "b.png", "broken.png", "gone.png")}
-    keys["elsewhere.png"] = "ground-truth/images/../../../../dataset/dataset.json"
+    keys["elsewhere.png"] = "ground-truth/images/../../../capture/picture.png"
+    job.write_input("capture/picture.png", digits[63].drifted)
     labels = [label_line(f"image:{key}", "7", image=key) for key in keys.values()]
     job.dataset(labels=[*labels, label_line("i", "3")])
     job.write_input("capture/a.jsonl", lines([capture_line("i", digits[62].drifted, "0")]))
