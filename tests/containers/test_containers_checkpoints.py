@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,20 @@ def test_what_was_half_written_when_the_process_was_killed_has_no_checkpoints_na
     # Given a checkpoint, and a process that the kernel kills in the middle of writing the next one
     before = save(tmp_path, 1)
     (whole,) = tmp_path.iterdir()
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size // 2,) * 2)
-        save(tmp_path, 2)
-        os._exit(0)
-    # When
-    _, status = os.waitpid(pid, 0)
+    # When (a process of its own: a fork of this one has its locks, and not the threads that hold them)
+    limit = str(whole.stat().st_size // 2)
+    killed = subprocess.run(
+        [sys.executable, __file__, tmp_path, limit],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        check=False,
+    )
     # Then SageMaker copies to S3 nothing that passes for a checkpoint and is none
-    assert os.WTERMSIG(status) == signal.SIGXFSZ
+    assert killed.returncode == -signal.SIGXFSZ
     assert list(tmp_path.glob("*.safetensors")) == [whole]
     progress, _ = before.newest() or pytest.fail("the whole one is gone")
     assert progress.total_steps == 1
@@ -66,3 +72,9 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
     save(tmp_path, 7)
     name = f"{'a' * 16}-000000000007.safetensors"
     assert done == [f"{checkpoints.UNFINISHED}/{name}", f"{checkpoints.UNFINISHED}/{name} becomes {name}"]
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+    save(Path(sys.argv[1]), 2)
