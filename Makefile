@@ -77,7 +77,7 @@ test-lambda-python: $(VENV)/.python
 	  echo "Installing the handlers' test environment on Python 3.13"; \
 	  $$PYTHON313 -m venv .venv-3.13 && .venv-3.13/bin/python $(PIP_INSTALL) requirements/handlers.txt && touch .venv-3.13/.done || exit 1; \
 	fi; \
-	.venv-3.13/bin/python -m pytest -q tests/unit tests/handlers
+	.venv-3.13/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/handlers
 
 lint: $(VENV)/.test .venv-sam/.done ## Run ruff, cfn-lint, sam validate and hadolint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
