@@ -362,15 +362,28 @@ class Scene:
         )
         return [from_item(item) for item in found["Items"]]
 
+    def _published(self) -> int:
+        """Return how many messages the machine's executions have published to the topic."""
+        every = self.machines.client.list_executions(stateMachineArn=self.arn)["executions"]
+        events = [event for found in every for event in self.machines.events(found["executionArn"])]
+        done = [e["taskSucceededEventDetails"] for e in events if e["type"] == "TaskSucceeded"]
+        return sum(details["resourceType"] == "sns" for details in done)
+
     def _notices(self) -> list[tuple[str, str]]:
-        """Return subject and message of what the topic has delivered, which it does before it answers."""
+        """Return subject and message of what the topic has delivered: soon after it has answered."""
         sqs = self.stage.client("sqs")
-        found = []
-        while messages := sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+        found: list[tuple[str, str]] = []
+
+        def look() -> bool:
+            messages = sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages", [])
             for message in messages:
                 body = json.loads(message["Body"])
                 found.append((body["Subject"], body["Message"]))
                 sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+            return not messages and len(found) >= expected
+
+        expected = self._published() if self.script.topic else 0
+        wait_until(look, 60, f"what {self.key} has published", pause=0.05)
         return found
 
     def wait_for_state(self, name: str, times: int = 1) -> None:
